@@ -1,0 +1,45 @@
+# Each target sets up what it needs: a virtual environment in .venv with the pinned dependencies.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    everything on this machine: Kafka, the API, the services, 10 orders followed to the end"
+	@echo "make test    all tests, on a real Apache Kafka"
+	@echo "make check   lint, types, import rules"
+	@echo "make bench   measurements, each as a ratio within its own run"
+	@echo "make setup   only .venv, with the 'shop' command in it"
+	@echo "make lock    resolve the dependencies anew into requirements.lock"
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "shop needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Installing the pinned dependencies into .venv (once) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/shop demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m bench
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

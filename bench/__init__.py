@@ -1,0 +1,1 @@
+"""Measurements of the shop, each a ratio against something in the same run: `make bench`."""

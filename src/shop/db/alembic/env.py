@@ -1,0 +1,7 @@
+"""Run by Alembic; the connection is handed over by shop.db.schema."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"])
+with context.begin_transaction():
+    context.run_migrations()

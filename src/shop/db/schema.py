@@ -1,0 +1,92 @@
+"""Schema versions by Alembic, applied when a process starts.
+
+A service's migrations are the files `NNNN_what.py` in its folder `migrations`, each the next
+revision of one line. Where the database is at the newest one already, Alembic is not even imported.
+"""
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from shop.db.database import Database
+from shop.db.tables import messaging
+from shop.kafka.errors import StoreUnavailable
+
+
+class SchemaError(Exception):
+    """The database has a schema that this program does not know."""
+
+
+def upgrade(database: Database, service_package: str) -> None:
+    """Bring the database to the newest schema. Safe when several processes do it at once.
+
+    Raises StoreUnavailable, or SchemaError when the database is newer than this program."""
+    package = import_module(service_package)
+    folder = Path(str(package.__file__)).parent / "migrations"
+    revisions = sorted(file.stem.split("_")[0] for file in folder.glob("[0-9]*_*.py"))
+    if _revision(database) == revisions[-1]:
+        return
+    with _alone(database):
+        current = _revision(database)
+        if current == revisions[-1]:
+            return
+        if current is not None and current not in revisions:
+            raise SchemaError(
+                f"database {database.name} has schema {current}, newer than this program's "
+                f"{revisions[-1]}: start the version that made it"
+            )
+        _run_alembic(database, folder)
+
+
+def create_messaging_tables() -> None:
+    """Receipts, positions and the outbox, as of every service's first migration."""
+    from alembic import op
+
+    messaging.create_all(op.get_bind())
+
+
+def _revision(database: Database) -> str | None:
+    with database.read() as connection:
+        if not inspect(connection).has_table("alembic_version", schema=database.schema):
+            return None
+        revision: str | None = connection.execute(
+            text("SELECT version_num FROM alembic_version")
+        ).scalar()
+        return revision
+
+
+def _run_alembic(database: Database, folder: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
+    config.set_main_option("version_locations", str(folder))
+    config.set_main_option("path_separator", "os")
+    try:
+        with database.engine.connect() as connection, connection.begin():
+            if database.schema:
+                connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        raise StoreUnavailable(f"database {database.name}: {error.orig}") from error
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[None]:
+    if database.path is not None:
+        with Path(f"{database.path}.schema").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        return
+    with database.engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(hashtext(:n))"), {"n": database.name})
+        yield

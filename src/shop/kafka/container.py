@@ -1,0 +1,134 @@
+"""The listener container: a group's consumers, one thread each, started and stopped together."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shop.kafka.admin import require_topics
+from shop.kafka.connection import Connection, client_name
+from shop.kafka.consumer import GroupConsumer
+from shop.kafka.listener import Endpoint
+from shop.kafka.retry import Backoff
+from shop.kafka.settlement import Dispatcher, External, Plain, Settlement, Transactional
+from shop.kafka.store import Store
+from shop.kafka.topic import Topic
+
+log = logging.getLogger(__name__)
+
+
+class ListenerContainer:
+    """Runs the listeners of one group.
+
+    `store`: remembers positions and effects, each polled batch in one transaction; without one the
+    handled prefix is committed to Kafka, which is at-least-once.
+    `instance`: a name that stays over restarts and is unique in the group's processes; a restarted
+    process then has its partitions at once (Kafka's static membership, KIP-345).
+    `on_failure(group, error)` is called from the failing thread when a consumer must stop; the
+    others of the group are stopped too. A group never stops silently.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        group: str,
+        endpoints: Sequence[Endpoint],
+        *,
+        store: Store | None = None,
+        concurrency: int | None = None,
+        max_poll_records: int = 500,
+        auto_offset_reset: str = "earliest",
+        backoff: Backoff | None = None,
+        attempts: int = 4,
+        instance: str | None = None,
+        session_timeout_ms: int = 10_000,
+        max_poll_interval_ms: int = 300_000,
+        on_failure: Callable[[str, BaseException], None] | None = None,
+    ) -> None:
+        self.group = group
+        self.failure: BaseException | None = None
+        self._connection = connection
+        self._on_failure = on_failure
+        sources = [source for e in endpoints for source in e.declaration.sources]
+        self._required = [source.name for source in sources if isinstance(source, Topic)]
+        dispatcher = Dispatcher(group, endpoints)
+        settlement: Settlement
+        if store is None:
+            settlement = Plain(dispatcher)
+        elif endpoints[0].declaration.external:
+            settlement = External(dispatcher, store)
+        else:
+            settlement = Transactional(dispatcher, store)
+        count = concurrency or max(e.declaration.concurrency for e in endpoints)
+        self._consumers: list[GroupConsumer] = []
+        self._threads: list[threading.Thread] = []
+        for number in range(count):
+            config: dict[str, Any] = {
+                "session.timeout.ms": session_timeout_ms,
+                "heartbeat.interval.ms": min(1000, session_timeout_ms // 3),  # how soon it joins
+                "max.poll.interval.ms": max(max_poll_interval_ms, session_timeout_ms),
+            }
+            if instance:
+                config["group.instance.id"] = f"{instance}-{group}-{number}"
+            if len(self._required) < len(sources):
+                config["topic.metadata.refresh.interval.ms"] = 5_000  # patterns: new topics join
+            self._consumers.append(
+                GroupConsumer(
+                    connection,
+                    group,
+                    [source.name for source in sources],
+                    settlement,
+                    store=store,
+                    name=client_name(f"{group}-{number}"),
+                    backoff=backoff or Backoff(),
+                    attempts=attempts,
+                    max_poll_records=max_poll_records,
+                    auto_offset_reset=auto_offset_reset,
+                    extra_config=config,
+                )
+            )
+
+    def start(self, timeout: float = 8.0) -> None:
+        """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds."""
+        require_topics(self._connection, self._required, timeout)
+        for number, consumer in enumerate(self._consumers):
+            thread = threading.Thread(
+                target=self._run, args=(consumer,), name=f"{self.group}-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Begin to drain, without waiting: so that many containers drain at the same time."""
+        for consumer in self._consumers:
+            consumer.stop()
+
+    def stop(self, timeout: float = 4.0) -> bool:
+        """Drain: no new batch, the one in hand finishes, consumers leave. False: not in time."""
+        self.ask_to_stop()
+        for thread in self._threads:
+            thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def wait_until_assigned(self, timeout: float) -> bool:
+        """Whether this group's first consumer took part in a rebalance within `timeout` seconds."""
+        return self._consumers[0].assigned.wait(timeout)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the group is not ready; None when it is."""
+        if self.failure is not None:
+            return str(self.failure)
+        # Consumers beyond the number of partitions stay idle, which is no trouble.
+        troubles = [consumer.trouble for consumer in self._consumers]
+        return None if None in troubles else troubles[0]
+
+    def _run(self, consumer: GroupConsumer) -> None:
+        try:
+            consumer.run()
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.ask_to_stop()
+            log.error("group %s stopped: %s", self.group, error)
+            if self._on_failure is not None:
+                self._on_failure(self.group, error)

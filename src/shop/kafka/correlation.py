@@ -1,0 +1,40 @@
+"""The correlation id: readable, it grows with each hop, so that it tells a record's whole way.
+
+`Title(uuid)` begins one, `-Title(uuid)` continues it in a service, `-_TOPIC(uuid)` marks a send.
+"""
+
+import re
+
+from shop.kafka.ids import random_id
+
+MAX_LENGTH = 2000  # characters; past it the middle is cut
+CUT = "-…-"
+
+_ACCEPTABLE = re.compile(r"\A[A-Za-z0-9._:()/+=@-]{1,200}\Z")
+
+
+def begin(title: str) -> str:
+    return f"{title}({random_id()})"
+
+
+def through(correlation_id: str, title: str) -> str:
+    """The id as the service `title` continues it."""
+    return bounded(f"{correlation_id}-{title}({random_id()})")
+
+
+def sent_to(correlation_id: str, topic: str) -> str:
+    """The id as one record on `topic` carries it."""
+    return bounded(f"{correlation_id}-_{topic}({random_id()})")
+
+
+def bounded(correlation_id: str) -> str:
+    """At most MAX_LENGTH characters: where it began and its latest hops, the cut marked."""
+    if len(correlation_id) <= MAX_LENGTH:
+        return correlation_id
+    half = (MAX_LENGTH - len(CUT)) // 2
+    return correlation_id[:half] + CUT + correlation_id[-half:]
+
+
+def acceptable(correlation_id: str) -> bool:
+    """Whether a stranger's id may begin ours: short, one line, nothing that breaks a log."""
+    return _ACCEPTABLE.match(correlation_id) is not None

@@ -1,0 +1,49 @@
+"""What can go wrong between a service and Kafka. Each message is one line that says what to do."""
+
+from typing import Any
+
+
+class KafkaError(Exception):
+    """The base of all errors of this layer."""
+
+
+class ListenerDeclarationError(KafkaError):
+    """A listener is declared in a way that cannot work; raised when its container is built."""
+
+
+class BrokerUnreachable(KafkaError):
+    """No broker answered in time, or what answered is not Kafka."""
+
+
+class TopicMissing(KafkaError):
+    """A topic that is needed does not exist; nothing here creates topics on the way."""
+
+
+class SendFailed(KafkaError):
+    """The broker refused a record for good, or did not acknowledge it in time.
+
+    `cause` is librdkafka's error where there is one."""
+
+    def __init__(self, message: str, cause: Any = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class WireError(KafkaError):
+    """The bytes of a record are not what its topic carries. Trying again cannot help."""
+
+
+class PositionLost(KafkaError):
+    """The log no longer has the record that a group would read next."""
+
+
+class ListenerFailed(KafkaError):
+    """A record kept failing; its group stopped in front of it, with nothing skipped."""
+
+
+class Fenced(KafkaError):
+    """Another consumer has moved the position that this one held. It writes nothing more."""
+
+
+class StoreUnavailable(KafkaError):
+    """The store of positions cannot be reached now; it is no record's fault."""

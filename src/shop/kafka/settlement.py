@@ -1,0 +1,161 @@
+"""Handling records so that they count: three ways, by what remembers that they were handled.
+
+`Transactional`: the listeners' effects, receipts and positions become true together.
+`External`: the effect is outside; each record is settled right after it, by itself.
+`Plain`: no store; Kafka remembers the contiguous prefix, at least once.
+"""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
+
+from shop.kafka import tracing
+from shop.kafka.acknowledgment import Acknowledgment
+from shop.kafka.errors import KafkaError
+from shop.kafka.listener import Endpoint
+from shop.kafka.positions import Positions
+from shop.kafka.store import Partition, Store
+from shop.kafka.wire import Message, received_ids
+
+current_message: ContextVar[Message[Any] | None] = ContextVar("kafka_message", default=None)
+
+
+class Record(NamedTuple):
+    """A record as polled, not yet decoded."""
+
+    partition: Partition
+    offset: int
+    raw: Any  # confluent_kafka.Message
+
+
+class NotAcknowledged(KafkaError):
+    """A listener said nothing or nack. `delay`: seconds until redelivery, None for the default."""
+
+    def __init__(self, delay: float | None) -> None:
+        super().__init__("not acknowledged")
+        self.delay = delay
+
+
+class Incoming(NamedTuple):
+    """A decoded record with the listener it goes to, and its receipt."""
+
+    endpoint: Endpoint
+    message: Message[Any]
+    receipt: str
+
+
+class Dispatcher:
+    """Decodes the records of a group and calls its listeners. As thread-safe as they are."""
+
+    def __init__(self, group: str, endpoints: Sequence[Endpoint]) -> None:
+        self.group = group
+        self._endpoints = endpoints
+        self._routes: dict[str, tuple[Endpoint, Any]] = {}
+
+    def decode(self, record: Record) -> Incoming:
+        """Raises WireError for what its topic does not carry."""
+        topic, partition = record.partition
+        route = self._routes.get(topic) or self._route(topic)
+        endpoint, codec = route
+        raw = record.raw
+        headers = raw.headers() or []
+        event, correlation_id = codec.decode(raw.value())
+        event_id, correlation_id, traceparent = received_ids(
+            headers, correlation_id, topic, partition, record.offset
+        )
+        key = raw.key()
+        message = Message(
+            event,
+            None if key is None else key.decode("utf-8", "backslashreplace"),
+            topic,
+            partition,
+            record.offset,
+            raw.timestamp()[1],
+            event_id,
+            correlation_id,
+            traceparent,
+            headers,
+        )
+        once = endpoint.declaration.once
+        receipt = event_id if once is None else f"{topic}:{once(message)}"
+        return Incoming(endpoint, message, receipt)
+
+    def call(self, incoming: Incoming, work: Any) -> None:
+        """Call the listener. Raises what it raises, or NotAcknowledged."""
+        endpoint, message, _ = incoming
+        current_message.set(message)
+        ack = Acknowledgment()
+        if tracing.sampled(message.traceparent):
+            with tracing.process(message, self.group):
+                handled = endpoint(message, work, ack)
+        else:
+            handled = endpoint(message, work, ack)
+        if not handled:
+            raise NotAcknowledged(ack.delay)
+
+    def _route(self, topic: str) -> tuple[Endpoint, Any]:
+        for endpoint in self._endpoints:
+            source = endpoint.source_of(topic)
+            if source is not None:
+                return self._routes.setdefault(topic, (endpoint, source.codec))
+        raise KafkaError(f"group {self.group} has no listener for topic {topic}")
+
+
+class Settlement(Protocol):
+    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+        """Handle the records, and move `positions` over exactly those that are handled.
+
+        Raises what a listener raises, WireError, NotAcknowledged, Fenced, StoreUnavailable."""
+
+
+class Transactional:
+    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+
+    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+        moves = positions.moves((r.partition, r.offset) for r in records)
+        incoming = [self._dispatcher.decode(record) for record in records]
+        call = self._dispatcher.call
+        with self._store.transaction(self._dispatcher.group, moves) as transaction:
+            fresh = transaction.claim([i.receipt for i in incoming])
+            for item in incoming:
+                if item.receipt in fresh:
+                    fresh.discard(item.receipt)  # a second one in the same batch is a repeat
+                    work = None
+                    if item.endpoint.wants_work:
+                        work = transaction.work(item.message, item.receipt, item.endpoint.title)
+                    call(item, work)
+        positions.advance(moves)
+
+
+class External:
+    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+
+    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+        group = self._dispatcher.group
+        for record in records:
+            moves = positions.moves([(record.partition, record.offset)])
+            incoming = self._dispatcher.decode(record)
+            if not self._store.seen(group, incoming.receipt):
+                self._dispatcher.call(incoming, None)
+            with self._store.transaction(group, moves) as transaction:
+                transaction.claim([incoming.receipt])
+            positions.advance(moves)
+
+
+class Plain:
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+        handled = 0
+        try:
+            for record in records:
+                self._dispatcher.call(self._dispatcher.decode(record), None)
+                handled += 1
+        finally:
+            done = [(r.partition, r.offset) for r in records[:handled]]
+            positions.advance(positions.moves(done))

@@ -1,0 +1,56 @@
+"""What the container needs of a database, without knowing one.
+
+A store remembers, per group and partition, the next offset to read, and which receipts it has
+given. Receipts, positions and what the listeners did become true together or not at all.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+from shop.kafka.wire import Message
+
+
+class Partition(NamedTuple):
+    topic: str
+    number: int
+
+
+class Move(NamedTuple):
+    """A position's step. `held` is where this consumer believes it stands, None if nowhere yet."""
+
+    partition: Partition
+    held: int | None
+    to: int
+
+
+class BatchTransaction(Protocol):
+    """One transaction of the store. It commits when its context ends without an exception."""
+
+    def claim(self, receipts: Sequence[str]) -> set[str]:
+        """Those of `receipts` that were not there before; from now on they are."""
+
+    def work(self, message: Message[Any], cause: str, title: str) -> Any:
+        """The unit of work handed to a listener for one record. What it sends gets event ids
+        derived from `cause`, and correlation ids continued with `title`."""
+
+
+class Store(Protocol):
+    """Thread-safe. Every method may raise StoreUnavailable: then the same is tried again."""
+
+    @property
+    def work_type(self) -> type:
+        """What a listener annotates a parameter with to get the unit of work."""
+
+    def positions(self, group: str, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """The next offsets of those partitions that the group has a position for."""
+
+    def transaction(
+        self, group: str, moves: Sequence[Move]
+    ) -> AbstractContextManager[BatchTransaction]:
+        """Begin, and move the positions by compare-and-set before anything else.
+
+        Raises Fenced when a position is not where its move says: another consumer has it."""
+
+    def seen(self, group: str, receipt: str) -> bool:
+        """Whether a receipt was given, outside of any transaction."""

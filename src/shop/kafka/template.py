@@ -1,0 +1,211 @@
+"""Sending: a template shared by all threads, its producer made and checked when it is built."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException
+
+from shop.kafka import correlation, tracing
+from shop.kafka.connection import Connection, Producer, Reachability, silent
+from shop.kafka.errors import SendFailed
+from shop.kafka.ids import time_ordered_id
+from shop.kafka.topic import Topic
+from shop.kafka.wire import EVENT_ID, Headers
+
+E = TypeVar("E")
+Acks = Literal["all", "1", "0"]
+
+
+class SendResult(msgspec.Struct, frozen=True):
+    """Where a record lies. With acks=0 the broker tells no offset: it is -1.
+
+    `timestamp` is in milliseconds since the epoch."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class OutboundRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record ready to be sent, or to wait in an outbox until it is."""
+
+    topic: str
+    key: str | None
+    value: bytes | None
+    headers: Headers
+
+
+def outbound(
+    topic: Topic[E],
+    key: str | None,
+    event: E,
+    *,
+    correlation_id: str,
+    event_id: str | None = None,
+    traceparent: str | None = None,
+    headers: Headers | None = None,
+) -> OutboundRecord:
+    """Encode an event for its topic. `correlation_id` is the sender's; the send is appended.
+
+    Raises WireError when the event is not what the topic carries. Without `key`, the topic's own
+    rule gives it."""
+    if key is None and topic.key is not None:
+        key = topic.key(event)
+    all_headers = [
+        (EVENT_ID, (event_id or time_ordered_id()).encode("utf-8", "replace")),
+        *topic.codec.fixed_headers,
+        *(headers or ()),
+    ]
+    hop = correlation.sent_to(correlation_id, topic.name)
+    with tracing.send(topic.name, key, hop, traceparent, all_headers):
+        value = topic.codec.encode(event, hop)
+    return OutboundRecord(topic.name, key, value, all_headers)
+
+
+class KafkaTemplate:
+    """Sends events; thread-safe. Idempotent with acks="all": no record twice by a retry, and in
+    order. With "1" or "0" a record may be lost with a broker, or doubled.
+
+    `linger_ms`: how long a record may wait for company. A record is tried for `timeout_s` (0: for
+    ever); then its send fails. A background thread serves acknowledgements.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        acks: Acks = "all",
+        linger_ms: float = 0,
+        timeout_s: float = 30,
+        name: str = "template",
+    ) -> None:
+        self._reachability = Reachability(name)
+        config: dict[str, Any] = connection.client_config(name) | {
+            "acks": acks,
+            "enable.idempotence": acks == "all",
+            "linger.ms": linger_ms,
+            "message.timeout.ms": round(timeout_s * 1000),
+            "compression.type": "lz4",
+        }
+        self._producer = Producer(
+            connection.address(),
+            logger=silent,
+            error_callback=self._reachability.failed,
+            extra_config=config,
+            flush_timeout=timeout_s or None,
+        )
+        self._producer.poll(0)  # Quix builds its client at first use and without a lock: now
+        self._closed = threading.Event()
+        self._poller = threading.Thread(target=self._serve, name=f"{name}-acks", daemon=True)
+        self._poller.start()
+
+    def send(
+        self, topic: Topic[E], key: str | None, event: E, *, correlation_id: str | None = None
+    ) -> SendResult:
+        """Send and wait for the acknowledgement that `acks` asks for. Raises SendFailed."""
+        return self.send_async(topic, key, event, correlation_id=correlation_id).result()
+
+    def send_async(
+        self,
+        topic: Topic[E],
+        key: str | None,
+        event: E,
+        *,
+        correlation_id: str | None = None,
+        callback: Callable[["Future[SendResult]"], None] | None = None,
+    ) -> "Future[SendResult]":
+        """Queue the event; the future ends with a SendResult or SendFailed.
+
+        `callback` runs in the template's own thread: it must not block."""
+        record = outbound(
+            topic, key, event, correlation_id=correlation_id or correlation.begin("KafkaTemplate")
+        )
+        future: Future[SendResult] = Future()
+        if callback is not None:
+            future.add_done_callback(callback)
+
+        def delivered(error: Code | None, message: Any) -> None:
+            self._settle(future, record.topic, error, message)
+
+        self.publish(record, delivered)
+        return future
+
+    def publish(
+        self, record: OutboundRecord, on_delivery: Callable[[Code | None, Any], None]
+    ) -> None:
+        """Queue a record as it is. `on_delivery(error, message)` as librdkafka calls it, from the
+        template's thread or the next publisher's. Raises SendFailed when it cannot be queued."""
+        try:
+            self._producer.produce(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                headers=record.headers,
+                on_delivery=on_delivery,
+            )
+        except (KafkaException, BufferError) as error:
+            code = error.args[0] if isinstance(error, KafkaException) else None
+            raise SendFailed(_refusal(record.topic, code or error), code) from None
+
+    def flush(self, timeout: float) -> int:
+        """Wait at most `timeout` s until all is acknowledged; how many records are not yet."""
+        return self._producer.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Flush for at most `timeout` seconds and stop serving acknowledgements."""
+        self.flush(timeout)
+        self._closed.set()
+        self._poller.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def broker_down(self) -> bool:
+        """Whether no broker could be reached when one was last needed."""
+        return self._reachability.down
+
+    def _serve(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(0.1)
+
+    def _settle(
+        self, future: "Future[SendResult]", topic: str, error: Code | None, message: Any
+    ) -> None:
+        if error is not None:
+            future.set_exception(SendFailed(_refusal(topic, error), error))
+            return
+        self._reachability.answered()
+        offset = message.offset()
+        future.set_result(
+            SendResult(
+                message.topic(),
+                message.partition(),
+                -1 if offset is None else offset,
+                message.timestamp()[1],
+            )
+        )
+
+
+def _refusal(topic: str, error: Any) -> str:
+    if isinstance(error, Code) and error.code() in (
+        Code.UNKNOWN_TOPIC_OR_PART,
+        Code._UNKNOWN_TOPIC,
+    ):
+        return f"topic {topic} does not exist; create it first"
+    text = error.str() if isinstance(error, Code) else str(error)
+    return f"a record for {topic} could not be sent: {text}"

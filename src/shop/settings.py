@@ -1,0 +1,195 @@
+"""Every setting of the shop, with its default and its reason.
+
+A value comes from the first of: an environment variable `SHOP_SECTION__NAME`, the TOML file given
+with `--settings`, the default here. An unknown or wrong one stops the start with one line.
+"""
+
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "SHOP_"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False), PlainSerializer(str)]
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a wrong value; the message is one line that names it."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Http(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Security(Section):
+    """How to reach a broker that asks who is there (librdkafka's names)."""
+
+    protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca_location: Path | None = None
+
+
+class Kafka(Section):
+    bootstrap_servers: str = ""  # empty: the embedded broker
+    acks: Literal["all", "1", "0"] = "all"
+    max_poll_records: Annotated[int, Field(ge=1, le=10_000)] = 500  # as in Kafka's Java client
+    auto_offset_reset: Literal["earliest", "latest", "none"] = "earliest"  # latest loses orders
+    # A crashed process is noticed after this long. Heartbeats come from a native thread, so a
+    # busy listener does not miss them; the broker refuses less than 6 s.
+    session_timeout_ms: Annotated[int, Field(ge=6_000, le=1_800_000)] = 10_000
+    max_poll_interval_ms: Annotated[int, Field(ge=10_000, le=86_400_000)] = 300_000
+    security: Security = Security()
+
+
+class Broker(Section):
+    """The embedded broker, used when kafka.bootstrap_servers is empty."""
+
+    port: Port = 9092
+    nodes: Literal[1, 3] = 1
+
+
+class Database(Section):
+    # `{service}` is replaced. Empty: one SQLite file per service in the data directory.
+    url: SecretStr = SecretStr("")
+
+
+class Smtp(Section):
+    """Where mail goes. No host: an embedded server that keeps it as files under data/mail."""
+
+    host: str = ""
+    port: Port = 25
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    starttls: bool = False
+    sender: str = "shop@example.com"
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+
+
+class Fraud(Section):
+    limit: Money = Decimal(4500)  # an order of this amount or more is fraud
+
+
+class Log(Section):
+    format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, else json
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Listener(Section):
+    """What may be set per group: SHOP_LISTENERS__EMAIL__CONCURRENCY=8."""
+
+    concurrency: Annotated[int, Field(ge=1, le=256)] | None = None
+    max_poll_records: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    data_dir: Path = Path("data")
+    admin_token: SecretStr | None = None
+    http: Http = Http()
+    kafka: Kafka = Kafka()
+    broker: Broker = Broker()
+    database: Database = Database()
+    smtp: Smtp = Smtp()
+    fraud: Fraud = Fraud()
+    log: Log = Log()
+    listeners: dict[str, Listener] = {}
+
+    @property
+    def embedded_broker(self) -> bool:
+        return not self.kafka.bootstrap_servers
+
+    def listener(self, group: str) -> Listener:
+        """The overrides for a group; environment variables write `-` as `_`."""
+        return self.listeners.get(group) or self.listeners.get(group.replace("-", "_"), Listener())
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Read the settings; raises SettingsError naming what is wrong and where."""
+    _refuse_unknown_variables()
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            if file is None:
+                return (env_settings,)
+            return env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    if file is not None and not file.is_file():
+        raise SettingsError(f"settings file {file} does not exist")
+    try:
+        return Loaded()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(e) for e in error.errors())) from None
+    except ValueError as error:  # a TOML syntax error, or JSON expected in a variable
+        raise SettingsError(f"settings cannot be read: {error}") from None
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values for showing, secrets as stars."""
+    return settings.model_dump(mode="json")
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The same settings as environment variables, for a child process; secrets in the clear."""
+    result: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, BaseModel):
+            value = {name: getattr(value, name) for name in type(value).model_fields}
+        if isinstance(value, dict):
+            for name, item in value.items():
+                walk(f"{prefix}{name.upper()}__", item)
+        elif value is not None:
+            secret = isinstance(value, SecretStr)
+            result[prefix.removesuffix("__")] = value.get_secret_value() if secret else str(value)
+
+    for name in Settings.model_fields:
+        walk(f"{PREFIX}{name.upper()}__", getattr(settings, name))
+    return result
+
+
+def _explain(error: Any) -> str:
+    name = PREFIX + "__".join(str(part).upper() for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {name}"
+    return f"{name}: {error['msg'].lower()} (it is {_shown(error['input'])})"
+
+
+def _shown(value: object) -> str:
+    return "set" if isinstance(value, dict) else repr(value)
+
+
+def _refuse_unknown_variables() -> None:
+    """pydantic-settings passes over unknown variables at the top level; a typing error must not."""
+    known = {name.upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        upper = variable.upper()
+        if upper.startswith(PREFIX) and upper.removeprefix(PREFIX).split("__")[0] not in known:
+            raise SettingsError(f"unknown setting {variable}; `shop settings` lists them all")

@@ -1,0 +1,82 @@
+"""Running listeners in a test: `listen(function_or_object, …)` starts a container that is stopped
+at the test's end, and `eventually(condition)` waits for what must come true."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from shop.db.database import Database
+from shop.db.schema import upgrade
+from shop.db.store import DatabaseStore
+from shop.kafka.connection import Connection
+from shop.kafka.container import ListenerContainer
+from shop.kafka.listener import ListenerRegistry
+from shop.kafka.retry import Backoff
+from shop.kafka.template import KafkaTemplate
+
+PATIENCE_S = 30.0
+
+
+def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """The condition's value once it is true; fails after PATIENCE_S seconds, far past any need."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)  # between two looks
+    raise AssertionError(f"{what} did not come true in {PATIENCE_S:.0f} s")
+
+
+@pytest.fixture(scope="session")
+def template(kafka: Connection) -> Iterator[KafkaTemplate]:
+    with KafkaTemplate(kafka) as template:
+        yield template
+
+
+@pytest.fixture
+def group() -> str:
+    return f"group-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A database with the fraud service's schema, so that there is a table to write to."""
+    database = Database(f"sqlite:///{tmp_path / 'fraud.db'}")
+    upgrade(database, "shop.fraud")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> DatabaseStore:
+    return DatabaseStore(database)
+
+
+@pytest.fixture
+def listen(kafka: Connection) -> Iterator[Callable[..., ListenerContainer]]:
+    started: list[ListenerContainer] = []
+
+    def start(service: Any, **options: Any) -> ListenerContainer:
+        registry = ListenerRegistry()
+        registry.add(service)
+        (group,) = registry.groups
+        store = options.get("store")
+        options.setdefault("backoff", Backoff(first=0.02, longest=0.1))
+        options.setdefault("session_timeout_ms", 6000)
+        container = ListenerContainer(
+            kafka, group, registry.endpoints(group, store.work_type if store else None), **options
+        )
+        container.start()
+        started.append(container)
+        return container
+
+    yield start
+    for container in started:
+        container.ask_to_stop()
+    for container in started:
+        container.stop()
