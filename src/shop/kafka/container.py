@@ -8,8 +8,9 @@ from typing import Any
 from shop.kafka.admin import require_topics
 from shop.kafka.connection import Connection, client_name
 from shop.kafka.consumer import GroupConsumer
+from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
-from shop.kafka.retry import Backoff
+from shop.kafka.retry import Attempts, Backoff
 from shop.kafka.settlement import Dispatcher, External, Plain, Settlement, Transactional
 from shop.kafka.store import Store
 from shop.kafka.topic import Topic
@@ -72,21 +73,20 @@ class ListenerContainer:
                 config["group.instance.id"] = f"{instance}-{group}-{number}"
             if len(self._required) < len(sources):
                 config["topic.metadata.refresh.interval.ms"] = 5_000  # patterns: new topics join
-            self._consumers.append(
-                GroupConsumer(
-                    connection,
-                    group,
-                    [source.name for source in sources],
-                    settlement,
-                    store=store,
-                    name=client_name(f"{group}-{number}"),
-                    backoff=backoff or Backoff(),
-                    attempts=attempts,
-                    max_poll_records=max_poll_records,
-                    auto_offset_reset=auto_offset_reset,
-                    extra_config=config,
-                )
+            stopping = threading.Event()
+            intake = Intake(
+                connection,
+                group,
+                [source.name for source in sources],
+                store,
+                name=client_name(f"{group}-{number}"),
+                max_poll_records=max_poll_records,
+                auto_offset_reset=auto_offset_reset,
+                stopping=stopping,
+                extra_config=config,
             )
+            retries = Attempts(attempts, backoff or Backoff())
+            self._consumers.append(GroupConsumer(group, intake, settlement, retries, stopping))
 
     def start(self, timeout: float = 8.0) -> None:
         """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds."""

@@ -29,8 +29,12 @@ class SendFailed(KafkaError):
         self.cause = cause
 
 
-class WireError(KafkaError):
-    """The bytes of a record are not what its topic carries. Trying again cannot help."""
+class PermanentFailure(KafkaError):
+    """Trying again cannot help. A listener raises a subclass to say so of its record."""
+
+
+class WireError(PermanentFailure):
+    """The bytes of a record are not what its topic carries."""
 
 
 class PositionLost(KafkaError):

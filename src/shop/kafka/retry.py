@@ -38,9 +38,6 @@ class Attempts:
         self._failures[partition] = (offset, count)
         return None if count >= self._limit else self._backoff.delay(count)
 
-    def succeeded(self, partition: Partition) -> None:
-        self._failures.pop(partition, None)
-
     def redelivery(self, asked: float | None) -> float:
         """Seconds until a record that was not acknowledged comes again."""
         return self._backoff.delay(3) if asked is None else asked

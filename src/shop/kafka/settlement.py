@@ -102,6 +102,8 @@ class Dispatcher:
 
 
 class Settlement(Protocol):
+    atomic: bool  # whether a batch that fails leaves nothing handled
+
     def settle(self, records: Sequence[Record], positions: Positions) -> None:
         """Handle the records, and move `positions` over exactly those that are handled.
 
@@ -109,6 +111,8 @@ class Settlement(Protocol):
 
 
 class Transactional:
+    atomic = True
+
     def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
         self._dispatcher = dispatcher
         self._store = store
@@ -130,6 +134,8 @@ class Transactional:
 
 
 class External:
+    atomic = False
+
     def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
         self._dispatcher = dispatcher
         self._store = store
@@ -147,6 +153,8 @@ class External:
 
 
 class Plain:
+    atomic = False
+
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 

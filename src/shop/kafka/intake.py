@@ -1,0 +1,266 @@
+"""What comes in from Kafka for one consumer: the partitions it holds, their records in order."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_STORED,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka import KafkaError as Code
+
+from shop.kafka.connection import Connection, Consumer, Reachability, silent
+from shop.kafka.errors import KafkaError, PositionLost, StoreUnavailable, TopicMissing
+from shop.kafka.positions import Positions
+from shop.kafka.retry import Waiting
+from shop.kafka.settlement import Record
+from shop.kafka.store import Partition, Store
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25  # how long an idle poll waits, and so how soon a stop is noticed
+MISSING_TOPIC_GRACE_S = 30.0  # a broker that has just started may not know all topics yet
+COMMIT_EVERY_S = 1.0  # where a store has the positions, Kafka's copy is for lag tools only
+STORE_AGAIN_S = 0.5
+
+_MISSING = {Code.UNKNOWN_TOPIC_OR_PART, Code._UNKNOWN_TOPIC, Code._UNKNOWN_PARTITION}
+_FINAL = {Code.TOPIC_AUTHORIZATION_FAILED, Code.GROUP_AUTHORIZATION_FAILED, Code._FATAL}
+
+
+class Intake:
+    """The Quix consumer with its rebalances, positions, pauses and commits.
+
+    It starts each partition where the store says; without a stored position where the group has
+    committed; else by `auto_offset_reset`. Used by one thread; `assigned`, `store_trouble` and
+    `broker_down` may be read, and `stopping` set, by any.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        group: str,
+        topics: Sequence[str],
+        store: Store | None,
+        *,
+        name: str,
+        max_poll_records: int,
+        auto_offset_reset: str,
+        stopping: threading.Event,
+        extra_config: Mapping[str, Any],
+    ) -> None:
+        self.positions = Positions()
+        self.assigned = threading.Event()
+        self.store_trouble: str | None = None
+        self._group = group
+        self._topics = list(topics)
+        self._store = store
+        self._most = max_poll_records
+        self._reset = auto_offset_reset
+        self._stopping = stopping
+        self._reachability = Reachability(f"group {group}")
+        self._waiting = Waiting()
+        self._revoked: set[Partition] = set()
+        self._missing_since: float | None = None
+        self._committed: dict[Partition, int] = {}
+        self._commit_due = 0.0
+        self._consumer = Consumer(
+            connection.address(),
+            group,
+            # Always: the reset is done here, so that a lost position is never skipped over.
+            "error",
+            auto_commit_enable=False,
+            logger=silent,
+            error_callback=self._reachability.failed,
+            extra_config=connection.client_config(name)
+            | {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "queued.min.messages": max(1000, 10 * max_poll_records),
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.queue.backoff.ms": 5,
+            }
+            | dict(extra_config),
+        )
+
+    @property
+    def broker_down(self) -> bool:
+        return self._reachability.down
+
+    def open(self) -> None:
+        self._consumer.subscribe(
+            self._topics,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def close(self) -> None:
+        """Commit and leave the group."""
+        try:
+            self.commit(final=True)
+        finally:
+            self._consumer.close()  # type: ignore[no-untyped-call]
+
+    # --- records -------------------------------------------------------------------------------
+
+    def poll(self) -> list[Record]:
+        """What is there at once, at most max_poll_records; waits only for the first, POLL_S."""
+        for partition in self._waiting.take_due():
+            if partition in self.positions:
+                self._consumer.resume([TopicPartition(*partition)])
+        self._revoked.clear()
+        first = self._take(1, min(POLL_S, self._waiting.until_due()))
+        if not first or self._most == 1:
+            return first
+        rest = self._take(self._most - 1, 0)
+        # A partition may have gone during the second call, even gone and come back elsewhere.
+        return [record for record in first if record.partition not in self._revoked] + rest
+
+    def pause(self, partitions: Iterable[Partition], delay: float) -> None:
+        """No records of these partitions for `delay` seconds; the group's membership stays."""
+        for partition in partitions:
+            self._consumer.pause([TopicPartition(*partition)])
+            self._waiting.add(partition, delay)
+
+    def seek(self, starts: Mapping[Partition, int]) -> None:
+        """Read on from these offsets."""
+        for partition, offset in starts.items():
+            self._consumer.seek(TopicPartition(*partition, offset))
+
+    def _take(self, count: int, timeout: float) -> list[Record]:
+        records = []
+        awaits = self.positions.awaits
+        raw: Any
+        for raw in self._consumer.consume(count, timeout):
+            error = raw.error()
+            if error is not None:
+                self._on_error(raw, error)
+                continue
+            partition = Partition(raw.topic(), raw.partition())
+            offset = raw.offset()
+            if awaits(partition, offset):
+                records.append(Record(partition, offset, raw))
+        if records:
+            self._reachability.answered()
+            self._missing_since = None
+        return records
+
+    def _on_error(self, raw: Any, error: Code) -> None:
+        code = error.code()
+        if code == Code._AUTO_OFFSET_RESET:
+            self._start_without_position(Partition(raw.topic(), raw.partition()))
+        elif code in _MISSING:
+            now = time.monotonic()
+            self._missing_since = self._missing_since or now
+            if now - self._missing_since > MISSING_TOPIC_GRACE_S:
+                raise TopicMissing(f"group {self._group}: {error.str()}")
+        elif code == Code._MAX_POLL_EXCEEDED:
+            log.warning(
+                "group %s: a batch took longer than max.poll.interval.ms; joining again",
+                self._group,
+            )
+        elif error.fatal() or code in _FINAL:
+            raise KafkaError(f"group {self._group}: {error.str()}")
+        else:
+            log.debug("group %s: %s", self._group, error.str())
+
+    # --- where partitions start ----------------------------------------------------------------
+
+    def stored(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
+        """The store's positions, None where it has none. Raises StoreUnavailable."""
+        partitions = list(partitions)
+        found = self._store.positions(self._group, partitions) if self._store else {}
+        return {partition: found.get(partition) for partition in partitions}
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        # Runs inside consume(). No call to Kafka here: it would time out during a failover.
+        mine = [Partition(target.topic, target.partition) for target in partitions]
+        starts = self._stored_patiently(mine)
+        self.positions.assign(starts)
+        for target, partition in zip(partitions, mine, strict=True):
+            position = starts[partition]
+            # OFFSET_STORED: what the group committed to Kafka, else _start_without_position.
+            target.offset = OFFSET_STORED if position is None else position
+        consumer.incremental_assign(partitions)
+        consumer.resume(partitions)
+        self.assigned.set()
+
+    def _stored_patiently(self, partitions: list[Partition]) -> dict[Partition, int | None]:
+        while True:
+            try:
+                return self.stored(partitions)
+            except StoreUnavailable as error:
+                self.store_trouble = str(error)
+                if self._stopping.wait(STORE_AGAIN_S):
+                    raise
+
+    def _start_without_position(self, partition: Partition) -> None:
+        """The broker has no such offset: a group that begins, or one whose records are gone."""
+        target = TopicPartition(*partition)
+        low, high = self._consumer.get_watermark_offsets(target, timeout=10)
+        position = self.positions.held.get(partition)
+        if position is None:
+            committed = self._consumer.committed([target], timeout=10)[0].offset
+            position = committed if committed >= 0 else None
+        where = f"{partition.topic}[{partition.number}]"
+        if position is not None:
+            why = (
+                f"{low - position} records were deleted by retention"
+                if position < low
+                else "the topic was made anew, or the broker lost its data"
+            )
+            raise PositionLost(
+                f"group {self._group} would go on at {position} in {where}, but the log holds "
+                f"{low} to {high}: {why}; nothing was skipped. Choose where it goes on by setting "
+                "its position"
+            )
+        if self._reset == "none":
+            raise PositionLost(
+                f"group {self._group} has no position in {where} and auto-offset-reset is none; "
+                "choose earliest or latest"
+            )
+        target.offset = OFFSET_BEGINNING if self._reset == "earliest" else OFFSET_END
+        # A partition in this state cannot seek; it is given to the client anew.
+        self._consumer.incremental_unassign([target])
+        self._consumer.incremental_assign([target])
+
+    def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self.commit(final=True)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+        gone = [Partition(target.topic, target.partition) for target in partitions]
+        self.positions.revoke(gone)
+        self._waiting.forget(gone)
+        self._revoked.update(gone)
+        for partition in gone:
+            self._committed.pop(partition, None)
+
+    # --- committing to Kafka -------------------------------------------------------------------
+
+    def commit(self, final: bool = False) -> None:
+        """Tell Kafka the positions. With a store that is for lag tools, so it may fail or lag;
+        without one it is what the group goes by, after each batch and before a partition goes."""
+        moved = {
+            partition: position
+            for partition, position in self.positions.held.items()
+            if position is not None and self._committed.get(partition) != position
+        }
+        now = time.monotonic()
+        if not moved or (self._store is not None and not final and now < self._commit_due):
+            return
+        self._commit_due = now + COMMIT_EVERY_S
+        offsets = [TopicPartition(*partition, offset) for partition, offset in moved.items()]
+        wait = final and self._store is None
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        except KafkaException as error:
+            level = logging.WARNING if wait else logging.DEBUG
+            log.log(level, "group %s: not committed: %s", self._group, error.args[0].str())
+            return
+        self._committed.update(moved)

@@ -1,0 +1,135 @@
+"""The bookkeeping of positions and acknowledgements, held against a model."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from shop.kafka.acknowledgment import Acknowledgment
+from shop.kafka.errors import KafkaError
+from shop.kafka.positions import Positions
+from shop.kafka.retry import Attempts, Backoff
+from shop.kafka.store import Move, Partition
+
+PARTITIONS = [Partition("T", number) for number in range(3)]
+
+
+class OneConsumer(RuleBasedStateMachine):
+    """A consumer that is assigned, reads, handles a prefix, loses partitions and reads again.
+
+    The model: a log per partition and the set of offsets handled by anybody. Whatever happens,
+    nothing is passed over and nothing that was handled is handled again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = Positions()
+        self.stored: dict[Partition, int] = {}
+        self.handled: dict[Partition, list[int]] = {partition: [] for partition in PARTITIONS}
+        self.reading: dict[Partition, int] = {}
+
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def assign(self, partition: Partition) -> None:
+        self.positions.assign({partition: self.stored.get(partition)})
+        self.reading[partition] = self.stored.get(partition, 0)
+
+    @precondition(lambda self: self.reading)
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.reading)))
+        self.positions.revoke([partition])
+        del self.reading[partition]
+
+    @precondition(lambda self: self.reading)
+    @rule(data=st.data())
+    def rewind(self, data: st.DataObject) -> None:
+        """A seek back, or records read a second time after a rebalance."""
+        partition = data.draw(st.sampled_from(sorted(self.reading)))
+        self.reading[partition] = data.draw(st.integers(0, self.reading[partition]))
+
+    @precondition(lambda self: self.reading)
+    @rule(data=st.data(), gaps=st.lists(st.integers(1, 3), min_size=1, max_size=8))
+    def poll_and_handle_a_prefix(self, data: st.DataObject, gaps: list[int]) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.reading)))
+        start = self.reading[partition]
+        end = max([*self.handled[partition], start]) + len(gaps)
+        polled = [
+            offset for offset in range(start, end + 1) if self.positions.awaits(partition, offset)
+        ]
+        prefix = polled[: data.draw(st.integers(0, len(polled)))]
+        moves = self.positions.moves((partition, offset) for offset in prefix)
+        if data.draw(st.booleans(), label="commits"):
+            for move in moves:
+                assert self.stored.get(partition) == move.held
+                self.stored[partition] = move.to
+            self.positions.advance(moves)
+            self.handled[partition] += prefix
+            self.reading[partition] = end + 1 if prefix == polled else start
+
+    @invariant()
+    def each_offset_is_handled_once_and_without_gaps(self) -> None:
+        for partition, offsets in self.handled.items():
+            assert offsets == list(range(len(offsets)))
+            assert self.stored.get(partition, 0) == len(offsets)
+
+    @invariant()
+    def a_held_position_is_the_stored_one(self) -> None:
+        for partition, position in self.positions.held.items():
+            assert position == self.stored.get(partition)
+
+
+TestOneConsumer = OneConsumer.TestCase
+
+
+def test_a_batch_moves_each_partition_to_after_its_last_record() -> None:
+    positions = Positions()
+    a, b = PARTITIONS[:2]
+    positions.assign({a: None, b: 7})
+    moves = positions.moves([(a, 0), (b, 7), (a, 1), (b, 9)])
+    assert moves == [Move(a, None, 2), Move(b, 7, 10)]
+    positions.advance(moves)
+    assert dict(positions.held) == {a: 2, b: 10}
+
+
+@pytest.mark.parametrize("records", [[5, 4], [2], [3, 2]])
+def test_a_record_out_of_order_or_handled_before_is_no_move(records: list[int]) -> None:
+    positions = Positions()
+    positions.assign({PARTITIONS[0]: 3})
+    with pytest.raises(ValueError, match="handled already"):
+        positions.moves([(PARTITIONS[0], offset) for offset in records])
+
+
+def test_a_partition_not_held_has_no_moves() -> None:
+    with pytest.raises(ValueError, match="not held"):
+        Positions().moves([(PARTITIONS[0], 0)])
+
+
+def test_an_acknowledgment_takes_one_word() -> None:
+    ack = Acknowledgment()
+    assert not ack.acknowledged
+    ack.acknowledge()
+    assert ack.acknowledged
+    with pytest.raises(KafkaError, match="answered once"):
+        ack.nack(1)
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), 86_401])
+def test_a_nack_has_a_sane_delay(delay: float) -> None:
+    with pytest.raises(ValueError, match="0 to 86400 seconds"):
+        Acknowledgment().nack(delay)
+
+
+def test_attempts_are_counted_per_record_and_end() -> None:
+    attempts = Attempts(3, Backoff())
+    partition = PARTITIONS[0]
+    assert attempts.failed(partition, 5)
+    assert attempts.failed(partition, 5)
+    assert attempts.failed(partition, 5) is None
+    assert attempts.failed(partition, 6)
+    assert attempts.failed(PARTITIONS[1], 5)
+
+
+@given(attempt=st.integers(1, 10_000))
+def test_a_backoff_grows_to_its_longest_and_not_beyond(attempt: int) -> None:
+    backoff = Backoff(first=0.1, factor=2, longest=10)
+    assert 0.08 <= backoff.delay(attempt) <= 12
+    assert backoff.delay(50) >= 8
