@@ -9,7 +9,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -62,7 +70,7 @@ class Broker(Section):
     """The embedded broker, used when kafka.bootstrap_servers is empty."""
 
     port: Port = 9092
-    nodes: Literal[1, 3] = 1
+    nodes: Annotated[Literal[1, 3], BeforeValidator(int)] = 1
 
 
 class Database(Section):

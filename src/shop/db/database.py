@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -50,7 +49,9 @@ class Database:
             self.path = Path(parsed.database)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-            self._insert: Any = sqlite.insert
+            from sqlalchemy.dialects.sqlite import insert
+
+            self._insert: Any = insert
             engine = create_engine(
                 parsed,
                 poolclass=QueuePool,
@@ -61,7 +62,9 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediate)
         elif parsed.get_backend_name() == "postgresql":
-            self._insert = postgresql.insert
+            from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+            self._insert = postgresql_insert
             engine = create_engine(
                 parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=16,
                 max_overflow=64, hide_parameters=True,
@@ -73,13 +76,22 @@ class Database:
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, durable: bool = True) -> Iterator[Connection]:
         """A transaction, committed at the end of the block unless it raises.
 
-        Raises StoreUnavailable when the database cannot do it now (locked, full, gone). Hold it
-        only for database work: on SQLite all other writers wait."""
-        with self._writer_turn(), _availability(self.name), self.engine.begin() as connection:
-            yield connection
+        `durable=False`: no disk flush of its own. It survives the death of processes; a power
+        failure may undo it together with all later ones, never it alone. Raises StoreUnavailable
+        when the database cannot do it now (locked, full, gone). Hold it only for database work:
+        on SQLite all other writers wait."""
+        with self._writer_turn(), _availability(self.name), self.engine.connect() as connection:
+            if not durable:
+                _no_flush(connection)
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                if not durable:
+                    _flush_again(connection)
         for waiting in self._listeners:
             waiting.set()
 
@@ -175,6 +187,18 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _no_flush(connection: Connection) -> None:
+    sqlite = connection.dialect.name == "sqlite"
+    raw: Any = connection.connection
+    raw.execute("PRAGMA synchronous = NORMAL" if sqlite else "SET synchronous_commit = off")
+
+
+def _flush_again(connection: Connection) -> None:
+    sqlite = connection.dialect.name == "sqlite"
+    raw: Any = connection.connection
+    raw.execute("PRAGMA synchronous = FULL" if sqlite else "RESET synchronous_commit")
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -150,7 +150,8 @@ class Relay:
                 self._database.name, len(failed) - len(hopeless), failed[-1][1],
             )  # fmt: skip
         if done or hopeless:
-            with self._database.write() as connection:
+            # Undone by a power failure, it is published again under the same event ids.
+            with self._database.write(durable=False) as connection:
                 if done:
                     # By their ids, not by a range: on PostgreSQL ids become visible out of order.
                     connection.execute(

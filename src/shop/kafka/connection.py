@@ -3,24 +3,16 @@
 import logging
 import os
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-with warnings.catch_warnings():
-    # quixstreams imports authlib, whose deprecation notice is no concern of those who run this.
-    # authlib puts its own filter in front when it is imported, so showing is what is stopped.
-    _show, warnings.showwarning = warnings.showwarning, lambda *_, **__: None
-    from quixstreams.kafka import ConnectionConfig, Consumer, Producer
-
-    warnings.showwarning = _show
 
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from shop.kafka.errors import BrokerUnreachable
+from shop.kafka.quix import ConnectionConfig, Consumer, Producer
 
 __all__ = ["Connection", "Consumer", "Producer"]
 
@@ -54,6 +46,7 @@ class Connection:
             "allow.auto.create.topics": False,
             "reconnect.backoff.max.ms": 1000,
             "log.connection.close": False,
+            "socket.nagle.disable": True,
             "statistics.interval.ms": 0,
         }
 

@@ -1,0 +1,256 @@
+"""A shop of real processes that are killed, and the count of what is left afterwards."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from shop.broker import EmbeddedKafka, free_port
+from shop.email.maildir import mails
+from shop.kafka.admin import create_topics
+from shop.kafka.connection import Connection
+from shop.kafka.wire import EVENT_ID
+from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
+
+PATIENCE_S = 120.0
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)  # between two looks
+    raise AssertionError(f"{what}: not in {PATIENCE_S:.0f} s")
+
+
+@dataclass
+class Faulty:
+    """A broker, `shop serve` and any number of `shop listen`, on a data folder of their own."""
+
+    data: Path
+    seed: int
+    kills: int = 0
+    accepted: dict[str, str] = field(default_factory=dict)  # order id -> e-mail
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.port = free_port()
+        self.http = free_port()
+        self.broker = EmbeddedKafka(self.data / "kafka", port=self.port, fast=True)
+        self.broker.start()
+        self.kafka = Connection(self.broker.bootstrap_servers)
+        create_topics(self.kafka, ALL)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._log = (self.data / "processes.log").open("ab")
+        self.serve = self.start("serve")
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
+        eventually(self._up, "the API")
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """`shop COMMAND` as a process of its own."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shop.cli", *command],
+            env=os.environ
+            | {
+                "SHOP_DATA_DIR": str(self.data),
+                "SHOP_HTTP__PORT": str(self.http),
+                "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+                "SHOP_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            },
+            stdout=self._log,
+            stderr=self._log,
+        )
+        self._processes.append(process)
+        return process
+
+    def listen(self, instance: str | None = None) -> subprocess.Popen[bytes]:
+        return self.start("listen", "--all", *(["--instance", instance] if instance else []))
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.poll() is None, "it died by itself: see processes.log"
+        process.kill()
+        process.wait()
+        self.kills += 1
+
+    def post(self, count: int) -> None:
+        """Orders of 200 customers, one in four posted twice, one in eight sent again as the Java
+        API does: the same order under a new correlation id and without headers."""
+        self._send_as_java(self.post_to_api_only(count))
+
+    def post_to_api_only(self, count: int) -> list[dict[str, str]]:
+        """Needs no broker; gives back every eighth order."""
+        resent = []
+        for _ in range(count):
+            email = f"customer{self.random.randrange(200)}@example.com"
+            amount = f"{self.random.randrange(100, 500_100) / 100:.2f}"
+            order = {"id": self._uuid(), "email": email, "amount": amount}
+            times = 2 if len(self.accepted) % 4 == 0 else 1
+            for _ in range(times):
+                answer = self.client.post("/orders", json=order)
+                assert answer.status_code == 202, answer.text
+            if len(self.accepted) % 8 == 0:
+                resent.append(order)
+            self.accepted[order["id"]] = email
+        return resent
+
+    def _send_as_java(self, orders: Sequence[dict[str, str]]) -> None:
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
+        for order in orders:
+            value = json.dumps(
+                {
+                    "type": "br.com.alura.ecommerce.Order",
+                    "payload": {
+                        "orderId": order["id"],
+                        "amount": float(order["amount"]),
+                        "email": order["email"],
+                    },
+                    "correlationId": {"id": f"Java({self._uuid()})"},
+                }
+            )
+            producer.produce(NEW_ORDER.name, value, order["email"])
+        assert producer.flush(60) == 0
+
+    def decided(self) -> int:
+        """How many orders the fraud service has decided on."""
+        return self._rows("fraud", "SELECT count(*) FROM decision")[0][0]
+
+    def settled(self) -> bool:
+        """Whether every accepted order went its whole way."""
+        count = len(self.accepted)
+        waiting = self._rows("orders", "SELECT count(*) FROM orders WHERE status = 'accepted'")
+        return (
+            self.decided() == count
+            and waiting[0][0] == 0
+            and len({mail.message_id for mail in mails(self.data / "mail")}) >= count
+            and all(not self._rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in DATABASES)
+            and self._rows("users", "SELECT count(*) FROM receipt")[0][0] == count
+        )
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.client.close()
+        self.broker.stop()
+        self._log.close()
+
+    # --- the count --------------------------------------------------------------------------------
+
+    def audit(self) -> None:
+        """By reading topics, databases and mail: nothing lost, nothing done twice."""
+        orders = set(self.accepted)
+        new = self._read(NEW_ORDER)
+        by_order = Counter(event.order_id for event, _, _ in new)
+        assert set(by_order) == orders, "every accepted order is on the topic, and no other"
+
+        decisions = defaultdict(set)
+        for topic in (ORDER_APPROVED, ORDER_REJECTED):
+            for event, event_id, _ in self._read(topic):
+                decisions[event.order_id].add((topic.name, event_id))
+        assert set(decisions) == orders, "every order is decided"
+        assert {len(found) for found in decisions.values()} == {1}, "under one event id"
+        rows = self._rows("fraud", "SELECT order_id, amount, is_fraud FROM decision")
+        assert {row[0] for row in rows} == orders
+        for order_id, amount, fraud in rows:
+            ((topic_name, _),) = decisions[order_id]
+            assert topic_name == (ORDER_REJECTED if fraud else ORDER_APPROVED).name
+            assert bool(fraud) == (float(amount) >= 4500)
+        status = dict(self._rows("orders", "SELECT id, status FROM orders"))
+        assert set(status) == orders
+        assert set(status.values()) <= {"approved", "rejected"}
+
+        emails = [row[0] for row in self._rows("users", "SELECT email FROM users")]
+        assert sorted(emails) == sorted(set(self.accepted.values())), "one user per e-mail"
+
+        asked = {event_id for _, event_id, _ in self._read(SEND_EMAIL)}
+        assert len(asked) == len(orders), "one mail is asked for per order"
+        found = list(mails(self.data / "mail"))
+        assert len({mail.message_id for mail in found}) == len(orders), "one mail per order"
+        sent_to = Counter({mail.message_id: mail.to for mail in found}.values())
+        assert sent_to == Counter(self.accepted.values())
+
+        for name in DATABASES:
+            assert self._rows(name, "SELECT count(*) FROM outbox") == [(0,)], f"{name}: unpublished"
+
+    def _read(self, topic: Any) -> list[tuple[Any, str, str]]:
+        """(event, event id, correlation id) of every record."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "audit",
+             "enable.auto.commit": False}
+        )  # fmt: skip
+        result = []
+        for number in range(topic.partitions):
+            where = TopicPartition(topic.name, number, 0)
+            high = consumer.get_watermark_offsets(where, timeout=20)[1]
+            consumer.assign([where])
+            next_offset = 0
+            while next_offset < high:
+                for record in consumer.consume(1000, 0.5):
+                    assert record.error() is None, record.error()
+                    event, correlation_id = topic.codec.decode(record.value())
+                    headers = dict(record.headers() or [])
+                    event_id = headers.get(EVENT_ID, b"").decode() or str(correlation_id)
+                    result.append((event, event_id, str(correlation_id)))
+                    next_offset = record.offset() + 1
+        consumer.close()
+        return result
+
+    def _rows(self, service: str, query: str) -> list[Any]:
+        path = self.data / f"{service}.db"
+        if not path.exists():
+            return [(0,)]
+        connection = sqlite3.connect(path, timeout=30)
+        try:
+            return connection.execute(query).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return [(0,)]
+            raise
+        finally:
+            connection.close()
+
+    def _up(self) -> bool:
+        assert self.serve.poll() is None, "shop serve died: see processes.log"
+        try:
+            return self.client.get("/health/live").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _uuid(self) -> str:
+        h = f"{self.random.getrandbits(128):032x}"
+        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
+
+
+DATABASES = ("orders", "fraud", "email", "users")
+
+
+@contextmanager
+def faulty(data: Path) -> Iterator[Faulty]:
+    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"FAULT_SEED={seed} repeats this choice of moments; data in {data}")
+    shop = Faulty(data, seed)
+    try:
+        yield shop
+    finally:
+        shop.close()

@@ -1,0 +1,75 @@
+"""What is promised, held against SIGKILL: an accepted order is never lost and takes effect once."""
+
+import signal
+import threading
+from pathlib import Path
+
+from tests.faults.harness import eventually, faulty
+
+ORDERS = 2000
+
+
+def test_listeners_killed_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
+    rounds = 12
+    with faulty(tmp_path) as shop:
+        for _ in range(rounds):
+            listeners = shop.listen("only")
+            before = shop.decided()
+            posting = threading.Thread(target=shop.post, args=(ORDERS // rounds + 1,))
+            posting.start()
+            # Anywhere from the first decision to after the last one of this round.
+            share = before + shop.random.randrange(1, ORDERS // rounds)
+            eventually(lambda at=share: shop.decided() >= at, f"{share} decisions")
+            shop.random.random() < 0.5 and posting.join(shop.random.random() / 5)
+            shop.kill(listeners)
+            posting.join()
+        assert shop.kills >= 10
+        assert len(shop.accepted) >= ORDERS
+        shop.listen("only")
+        eventually(shop.settled, "all orders through")
+        shop.audit()
+
+
+def test_an_api_killed_while_it_takes_orders_loses_none_it_answered_for(tmp_path: Path) -> None:
+    with faulty(tmp_path) as shop:
+        shop.listen()
+        for _ in range(5):
+            shop.post(60)
+            shop.kill(shop.serve)
+            shop.serve = shop.start("serve")
+            eventually(shop._up, "the API again")
+        eventually(shop.settled, "all orders through")
+        shop.audit()
+
+
+def test_orders_are_taken_while_the_broker_is_down_and_go_on_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    with faulty(tmp_path) as shop:
+        shop.listen()
+        for _ in range(3):
+            shop.post(200)
+            shop.broker.kill()
+            posted_without_kafka = len(shop.accepted)
+            shop.post_to_api_only(100)
+            assert len(shop.accepted) == posted_without_kafka + 100
+            shop.broker.start()
+        eventually(shop.settled, "all orders through")
+        shop.audit()
+
+
+def test_listeners_that_join_and_leave_share_the_work_without_loss(tmp_path: Path) -> None:
+    with faulty(tmp_path) as shop:
+        stays = shop.listen()
+        for number in range(6):
+            goes = shop.listen()
+            shop.post(150)
+            eventually(lambda: shop.decided() >= len(shop.accepted) // 2, "half of the decisions")
+            if number % 2:
+                shop.kill(goes)
+            else:
+                goes.send_signal(signal.SIGTERM)
+                assert goes.wait(10) == 0
+        assert stays.poll() is None
+        eventually(shop.settled, "all orders through")
+        shop.audit()
