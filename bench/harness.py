@@ -1,4 +1,4 @@
-"""What the measurements share: a broker of their own, records to read, and how results are shown."""
+"""What the measurements share: a broker of their own, records to read, how results are shown."""
 
 import json
 import os

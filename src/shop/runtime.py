@@ -5,13 +5,12 @@ import os
 import threading
 from collections.abc import Sequence
 
+from shop.child import OWNER_FD, READY_FD
 from shop.containers import SERVICE_OF_GROUP, Shop
 from shop.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
-READY_FD = "SHOP_READY_FD"  # the child writes a line there when it is ready
-OWNER_FD = "SHOP_OWNER_FD"  # the child ends when that pipe is closed: its owner is gone
 GRACE_S = 5.0
 
 

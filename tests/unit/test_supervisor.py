@@ -8,13 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shop.supervisor import Child, GaveUp, Supervisor
+from shop.child import Child
+from shop.supervisor import GaveUp, Supervisor
 
-READY = "import os, signal, sys; os.write(int(os.environ['SHOP_READY_FD']), b'ready'); "
+READY = "import os, signal, sys; os.write(int(os.environ['_SHOP_READY_FD']), b'ready'); "
 STAYS = READY + "signal.pause()"
 DRAINS = READY + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAYS
-FOLLOWS_ITS_OWNER = READY + "os.read(int(os.environ['SHOP_OWNER_FD']), 1)"
+FOLLOWS_ITS_OWNER = READY + "os.read(int(os.environ['_SHOP_OWNER_FD']), 1)"
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ def test_one_that_is_killed_is_started_again_and_named_with_its_signal(
 
 def test_one_that_keeps_dying_is_given_up(child: Callable[..., Child]) -> None:
     said: list[str] = []
-    worker = child("print('my reason'); raise SystemExit(3)")
+    worker = child("print('my reason'); raise SystemExit(9)")
     supervisor = Supervisor([worker], said.append, delay=0.001, patience=3)
     supervisor.start()
 
-    with pytest.raises(GaveUp, match=r"exit code 3, 3 times in a row; giving up: my reason"):
+    with pytest.raises(GaveUp, match=r"exit code 9, 3 times in a row; giving up: my reason"):
         until(lambda: False, supervisor)
     assert len(said) == 2
 
@@ -108,7 +109,8 @@ def test_a_child_sees_when_its_owner_is_killed(tmp_path: Path) -> None:
     owner = f"""
 import os, sys, time
 from pathlib import Path
-from shop.supervisor import Child, Supervisor
+from shop.child import Child
+from shop.supervisor import Supervisor
 child = Child("worker", [sys.executable, "-c", {FOLLOWS_ITS_OWNER!r}], os.environ)
 supervisor = Supervisor([child], print)
 supervisor.start()

@@ -138,16 +138,18 @@ class DataVersion:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cursor: Any = None
+        self._connection: Any = None  # kept: given back to the pool, others would write with it
         self._last: object = None
 
     def changed(self) -> bool:
         if self._database.path is None:
             return True
         try:
-            if self._cursor is None:
-                self._cursor = self._database.engine.raw_connection().cursor()
-            version = self._cursor.execute("PRAGMA data_version").fetchone()
+            if self._connection is None:
+                self._connection = self._database.engine.raw_connection()
+            cursor = self._connection.cursor()
+            version = cursor.execute("PRAGMA data_version").fetchall()
+            cursor.close()
         except Exception as error:  # the file is gone or unreadable: let the reader find out
             log.debug("data_version of %s: %s", self._database.name, error)
             return True
@@ -177,6 +179,9 @@ def _availability(name: str) -> Iterator[None]:
         if not is_unavailable(error):
             raise
         reason = re.sub(r"\s+", " ", str(error.orig))
+        code = getattr(error.orig, "sqlite_errorname", None)
+        if code:
+            reason += f" ({code})"
         raise StoreUnavailable(f"database {name} is not available: {reason}") from error
 
 

@@ -61,7 +61,8 @@ class Relay:
         the outbox."""
         self._stopping.set()
         self._woken.set()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def waiting(self) -> tuple[int, int]:
         """How many records wait to be published, and how many are parked."""

@@ -6,17 +6,18 @@ revision of one line. Where the database is at the newest one already, Alembic i
 
 import fcntl
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from sqlalchemy import inspect, text
-from sqlalchemy.exc import DBAPIError
 
 from shop.db.database import Database
 from shop.db.tables import messaging
-from shop.kafka.errors import StoreUnavailable
+
+_alembic = threading.Lock()
 
 
 class SchemaError(Exception):
@@ -70,18 +71,22 @@ def _run_alembic(database: Database, folder: Path) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
     config.set_main_option("version_locations", str(folder))
     config.set_main_option("path_separator", "os")
-    try:
-        with database.engine.connect() as connection, connection.begin():
-            if database.schema:
-                connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except DBAPIError as error:
-        raise StoreUnavailable(f"database {database.name}: {error.orig}") from error
+    with database.write() as connection:
+        if database.schema:
+            connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 @contextmanager
 def _alone(database: Database) -> Iterator[None]:
+    """One thread of this process at a time (Alembic has global state), and one process."""
+    with _alembic, _one_process(database):
+        yield
+
+
+@contextmanager
+def _one_process(database: Database) -> Iterator[None]:
     if database.path is not None:
         with Path(f"{database.path}.schema").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
 """The tables that every service's database has beside its own: what makes effects happen once."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -33,6 +33,8 @@ class ExactDecimal(TypeDecorator[Decimal]):
 
 class Base(DeclarativeBase):
     """The services' models. Each service has a database of its own, whatever this class says."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {int: BigInteger}  # times are milliseconds
 
 
 messaging = MetaData()

@@ -28,6 +28,7 @@ POLL_S = 0.25  # how long an idle poll waits, and so how soon a stop is noticed
 MISSING_TOPIC_GRACE_S = 30.0  # a broker that has just started may not know all topics yet
 COMMIT_EVERY_S = 1.0  # where a store has the positions, Kafka's copy is for lag tools only
 STORE_AGAIN_S = 0.5
+ANSWER_S = 2.0
 
 _MISSING = {Code.UNKNOWN_TOPIC_OR_PART, Code._UNKNOWN_TOPIC, Code._UNKNOWN_PARTITION}
 _FINAL = {Code.TOPIC_AUTHORIZATION_FAILED, Code.GROUP_AUTHORIZATION_FAILED, Code._FATAL}
@@ -66,6 +67,7 @@ class Intake:
         self._reachability = Reachability(f"group {group}")
         self._waiting = Waiting()
         self._revoked: set[Partition] = set()
+        self._unplaced: set[Partition] = set()
         self._missing_since: float | None = None
         self._committed: dict[Partition, int] = {}
         self._commit_due = 0.0
@@ -113,6 +115,8 @@ class Intake:
         for partition in self._waiting.take_due():
             if partition in self.positions:
                 self._consumer.resume([TopicPartition(*partition)])
+        for partition in list(self._unplaced):
+            self._place(partition)
         self._revoked.clear()
         first = self._take(1, min(POLL_S, self._waiting.until_due()))
         if not first or self._most == 1:
@@ -153,7 +157,7 @@ class Intake:
     def _on_error(self, raw: Any, error: Code) -> None:
         code = error.code()
         if code == Code._AUTO_OFFSET_RESET:
-            self._start_without_position(Partition(raw.topic(), raw.partition()))
+            self._unplaced.add(Partition(raw.topic(), raw.partition()))
         elif code in _MISSING:
             now = time.monotonic()
             self._missing_since = self._missing_since or now
@@ -184,7 +188,7 @@ class Intake:
         self.positions.assign(starts)
         for target, partition in zip(partitions, mine, strict=True):
             position = starts[partition]
-            # OFFSET_STORED: what the group committed to Kafka, else _start_without_position.
+            # OFFSET_STORED: what the group committed to Kafka, else _place.
             target.offset = OFFSET_STORED if position is None else position
         consumer.incremental_assign(partitions)
         consumer.resume(partitions)
@@ -199,14 +203,20 @@ class Intake:
                 if self._stopping.wait(STORE_AGAIN_S):
                     raise
 
-    def _start_without_position(self, partition: Partition) -> None:
-        """The broker has no such offset: a group that begins, or one whose records are gone."""
+    def _place(self, partition: Partition) -> None:
+        """The broker has no such offset: a group that begins, or one whose records are gone.
+        Tried again at the next poll while the broker does not answer."""
         target = TopicPartition(*partition)
-        low, high = self._consumer.get_watermark_offsets(target, timeout=10)
         position = self.positions.held.get(partition)
-        if position is None:
-            committed = self._consumer.committed([target], timeout=10)[0].offset
-            position = committed if committed >= 0 else None
+        try:
+            low, high = self._consumer.get_watermark_offsets(target, timeout=ANSWER_S)
+            if position is None:
+                (committed,) = self._consumer.committed([target], timeout=ANSWER_S)
+                position = committed.offset if committed.offset >= 0 else None
+        except KafkaException as error:
+            log.debug("group %s: %s", self._group, error)
+            return
+        self._unplaced.discard(partition)
         where = f"{partition.topic}[{partition.number}]"
         if position is not None:
             why = (
@@ -238,6 +248,7 @@ class Intake:
         self.positions.revoke(gone)
         self._waiting.forget(gone)
         self._revoked.update(gone)
+        self._unplaced.difference_update(gone)
         for partition in gone:
             self._committed.pop(partition, None)
 

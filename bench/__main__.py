@@ -1,0 +1,14 @@
+"""All measurements, one after the other: `make bench`, or `python -m bench listener fraud`."""
+
+import sys
+
+from bench import fraud, http, listener, running
+
+ALL = {"listener": listener, "fraud": fraud, "http": http, "running": running}
+
+names = sys.argv[1:] or list(ALL)
+unknown = [name for name in names if name not in ALL]
+if unknown:
+    sys.exit(f"no measurement {', '.join(unknown)}; there are {', '.join(ALL)}")
+for name in names:
+    ALL[name].main()

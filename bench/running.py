@@ -1,0 +1,136 @@
+"""The running shop: seconds until it is ready, memory of its processes, and its latency when idle.
+
+`shop up` on a warm cache and a used data folder, then 20 orders a second from one client that waits
+for each decision. Against it, in the same run: the same POST and GET of an order that needs no
+decision, which is what HTTP and the disk take by themselves.
+"""
+
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from bench.harness import show
+from shop.broker import free_port
+
+PER_SECOND = 20
+SECONDS = 20
+STARTS = 3
+
+
+def start(folder: Path, http: int, kafka: int) -> tuple[subprocess.Popen[str], float]:
+    """`shop up`, and the seconds until it said that it is ready."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shop.cli", "up", "--quiet"],
+        env=os.environ
+        | {
+            "SHOP_DATA_DIR": str(folder),
+            "SHOP_HTTP__PORT": str(http),
+            "SHOP_BROKER__PORT": str(kafka),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "is ready" in line:
+            return process, time.perf_counter() - began
+    raise SystemExit("shop up did not start")
+
+
+def stop(process: subprocess.Popen[str]) -> float:
+    began = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    return time.perf_counter() - began
+
+
+def memory(process: subprocess.Popen[str]) -> dict[str, int]:
+    """Resident MB of each process below `shop up`, and its own."""
+    found = {}
+    for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]:
+        arguments = each.cmdline()
+        names = {"up": "supervisor", "serve": "API", "listen": "listeners"}
+        name = next((names[a] for a in arguments if a in names), None)
+        if name is None and any(a.endswith("/java") for a in arguments[:1]):
+            name = "Kafka (JVM)"
+        if name:
+            found[name] = each.memory_info().rss // 2**20
+    return found
+
+
+async def latencies(url: str, decided: bool) -> list[float]:
+    """Milliseconds from POST until the answer to GET, at a steady rate."""
+    taken: list[float] = []
+
+    async def order(client: httpx.AsyncClient, number: int) -> None:
+        began = time.perf_counter()
+        body = {"email": f"customer{number}@example.com", "amount": "100.00"}
+        answer = await client.post("/orders", json=body)
+        wait = "?wait=10" if decided else ""
+        state = await client.get(answer.headers["location"] + wait)
+        assert not decided or state.json()["status"] == "approved", state.text
+        taken.append((time.perf_counter() - began) * 1000)
+
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client, asyncio.TaskGroup() as group:
+        began = time.perf_counter()
+        for number in range(PER_SECOND * SECONDS):
+            await asyncio.sleep(max(0.0, began + number / PER_SECOND - time.perf_counter()))
+            group.create_task(order(client, number))
+    return taken[PER_SECOND:]  # the first second warms up
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    return statistics.median(values), statistics.quantiles(values, n=100)[98]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="shop-bench-") as folder:
+        http, kafka = free_port(), free_port(2)
+        process, first = start(Path(folder), http, kafka)
+        ready, stops = [], []
+        for _ in range(STARTS):
+            stops.append(stop(process))
+            process, seconds = start(Path(folder), http, kafka)
+            ready.append(seconds)
+        url = f"http://127.0.0.1:{http}"
+        plain = percentiles(asyncio.run(latencies(url, decided=False)))
+        whole = percentiles(asyncio.run(latencies(url, decided=True)))
+        used = memory(process)
+        stops.append(stop(process))
+    show(
+        "running",
+        [
+            ("ready, new data folder", f"{first:5.1f} s"),
+            ("ready, again", f"{statistics.median(ready):5.1f} s  (aim: under 4)"),
+            ("stopped after Ctrl-C", f"{statistics.median(stops):5.1f} s"),
+            *((f"memory of {name}", f"{mb:5d} MB") for name, mb in used.items()),
+            ("POST and GET, p50 / p99", f"{plain[0]:5.1f} / {plain[1]:.1f} ms"),
+            (
+                f"POST to decision at {PER_SECOND}/s, p50 / p99",
+                f"{whole[0]:5.1f} / {whole[1]:.1f} ms  ratio {whole[0] / plain[0]:.1f}"
+                "  (aim: p50 under 15)",
+            ),
+        ],
+        ready_s=round(statistics.median(ready), 2),
+        ready_first_s=round(first, 2),
+        stop_s=round(statistics.median(stops), 2),
+        memory_mb=used,
+        decision_ms={"p50": round(whole[0], 1), "p99": round(whole[1], 1)},
+        http_ms={"p50": round(plain[0], 1), "p99": round(plain[1], 1)},
+        ratio=round(whole[0] / plain[0], 1),
+        aims={"ready_s": 4, "python_mb": 120, "p50_ms": 15},
+    )
+
+
+if __name__ == "__main__":
+    main()

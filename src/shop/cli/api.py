@@ -1,0 +1,76 @@
+"""The HTTP API of the shop, as the commands use it. One connection, kept open; not thread-safe."""
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from shop.cli.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from shop.settings import Settings
+
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An order that the API has answered for."""
+
+    id: str
+    email: str
+    amount: str
+    correlation_id: str
+
+
+class Api:
+    """Raises CommandFailed in one line when the API does not answer, or says no."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self._host = _ANYWHERE.get(settings.http.host, settings.http.host)
+        self._port = settings.http.port
+        self._connection = http.client.HTTPConnection(self._host, self._port, timeout=10)
+
+    def send_order(self, email: str, amount: str) -> Accepted:
+        """`amount` is sent as it stands, a JSON number."""
+        body = f'{{"email": {json.dumps(email)}, "amount": {amount}}}'
+        headers, _ = self._ask("POST", "/orders", body)
+        identity = headers["Location"].rpartition("/")[2]
+        return Accepted(identity, email, amount, headers["X-Correlation-Id"])
+
+    def order(self, identity: str, wait: float = 0) -> dict[str, Any]:
+        """The order; as soon as it is decided, but after `wait` seconds in any case."""
+        query = f"?wait={wait:g}" if wait else ""
+        _, order = self._ask("GET", f"/orders/{quote(identity, safe='')}{query}", wait=wait)
+        return order
+
+    def _ask(
+        self, method: str, path: str, body: str | None = None, wait: float = 0
+    ) -> tuple[http.client.HTTPMessage, dict[str, Any]]:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            if self._connection.sock is None:
+                self._connection.connect()
+            self._connection.sock.settimeout(10 + wait)
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise CommandFailed(
+                f"no answer from the API at http://{self._host}:{self._port} "
+                f"({_reason(error)}); `shop up` starts it"
+            ) from None
+        try:
+            content = json.loads(answer)
+        except ValueError:
+            where = f"{self._host}:{self._port}"
+            raise CommandFailed(f"what answers at {where} is not the shop") from None
+        if response.status >= 400:
+            raise CommandFailed(content.get("detail") or content.get("title") or response.reason)
+        return response.headers, content
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,32 @@
+"""Plain tables, on a terminal and in a file."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+_WIDE = 1000  # columns, where no terminal cuts the lines
+
+
+def print_table(rows: Sequence[Mapping[str, object]], headings: Sequence[str]) -> None:
+    """`rows` by heading; numbers go to the right, the first column is never cut."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for number, heading in enumerate(headings):
+        numbers = all(isinstance(row[heading], int | float) for row in rows)
+        table.add_column(
+            heading,
+            justify="right" if rows and numbers else "left",
+            no_wrap=number == 0,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(_shown(row[heading]) for heading in headings))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    console.print(table)
+
+
+def _shown(value: object) -> str:
+    from rich.markup import escape
+
+    return "" if value is None else escape(str(value))

@@ -1,0 +1,52 @@
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shop.cli.context import settings_of
+
+if TYPE_CHECKING:
+    from shop.cli.stack import Stack
+
+
+def up(
+    context: typer.Context,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Write the logs to files in the data directory.")
+    ] = False,
+) -> None:
+    """Run the whole shop: Kafka, the API and all listeners, until Ctrl-C.
+
+    Kafka is the embedded one unless SHOP_KAFKA__BOOTSTRAP_SERVERS names others; topics are created.
+    What dies is started again. Ctrl-C drains all and ends; a second one kills.
+    """
+    from shop.cli.stack import running
+
+    settings = settings_of(context)
+    logs = settings.data_dir / "logs" if quiet else None
+    try:
+        with running(settings, logs) as stack:
+            seconds = stack.wait_until_ready()
+            where = f"{logs.absolute()}/*.log" if logs else "here"
+            typer.echo(_welcome(stack, seconds, where))
+            while True:
+                stack.supervisor.check()
+                time.sleep(0.1)
+    except KeyboardInterrupt:
+        typer.echo("stopped")
+
+
+def _welcome(stack: "Stack", seconds: float, logs: str) -> str:
+    settings = stack.settings
+    url = f"http://{settings.http.host}:{settings.http.port}"
+    data = settings.data_dir.absolute()
+    kafka_log = f"; Kafka's in {data}/kafka/node-1/logs" if (data / "kafka").exists() else ""
+    mail = f", mail in {data}/mail" if not settings.smtp.host else ""
+    return f"""
+The shop is ready after {seconds:.1f} s.
+  API    {url} (described at {url}/schema)
+  Kafka  {settings.kafka.bootstrap_servers}
+  data   {data}{mail}
+  logs   {logs}{kafka_log}
+`shop orders new --count 10` sends some orders. Ctrl-C stops everything.
+"""

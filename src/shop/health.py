@@ -1,0 +1,97 @@
+"""Whether this process works, and whether what it needs does."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+from litestar import Controller, Response, get
+from litestar.config.app import AppConfig
+from litestar.di import NamedDependency, Provide
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.plugins import InitPlugin
+
+from shop.http import problems
+from shop.http.body import JsonResponse
+
+# None, or in a few words why not. May block, for a moment; called in a thread.
+Check = Callable[[], str | None]
+
+PATIENCE_S = 2.0
+
+
+class Live(msgspec.Struct, frozen=True):
+    status: str = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """`status` is ok, degraded (orders are still taken) or unavailable. A check is ok or says
+    why not."""
+
+    status: str
+    checks: dict[str, str]
+
+
+class Checks:
+    """`needed` decides whether the process is ready; `informative` is only told. A check that
+    does not answer within PATIENCE_S counts as failed."""
+
+    def __init__(
+        self, needed: Mapping[str, Check], informative: Mapping[str, Check] | None = None
+    ) -> None:
+        self._needed = dict(needed)
+        self._informative = dict(informative or {})
+
+    async def readiness(self) -> Readiness:
+        checks = self._needed | self._informative
+        found = await asyncio.gather(*(_ask(check) for check in checks.values()))
+        results = dict(zip(checks, found, strict=True))
+        failed = {name for name, result in results.items() if result != "ok"}
+        status = "unavailable" if failed & set(self._needed) else "degraded" if failed else "ok"
+        return Readiness(status, results)
+
+
+async def _ask(check: Check) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.to_thread(check) or "ok"
+    except TimeoutError:
+        return f"no answer within {PATIENCE_S:g} s"
+    except Exception as error:  # whatever a check meets is its result
+        return str(error) or type(error).__name__
+
+
+class HealthController(Controller):
+    path = "/health"
+    tags = ("health",)
+
+    @get("/live", responses=problems.documented())
+    async def live(self) -> Live:
+        """200 as long as the process answers."""
+        return Live()
+
+    @get(
+        "/ready",
+        responses={
+            **problems.documented(),
+            503: ResponseSpec(Readiness, description="Not ready", generate_examples=False),
+        },
+    )
+    async def ready(self, checks: NamedDependency[Checks]) -> Response[Readiness]:
+        """200 while orders can be taken, also when the broker is away ("degraded"); else 503."""
+        found = await checks.readiness()
+        return JsonResponse(found, status_code=503 if found.status == "unavailable" else 200)
+
+
+class HealthApi(InitPlugin):
+    """The health routes, for create_app."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        def provide_checks() -> Checks:
+            return self._checks
+
+        app_config.route_handlers.append(HealthController)
+        app_config.dependencies["checks"] = Provide(provide_checks, sync_to_thread=False)
+        return app_config

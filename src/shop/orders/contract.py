@@ -1,0 +1,52 @@
+"""What clients send and get about orders."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from shop.http.amount import Amount
+from shop.orders.reading import OrderView, Position
+
+# One @, nothing that ends a line or hides: a letter sent there proves the rest.
+EMAIL = r"\A[^\s@\x00-\x1f\x7f-\x9f]{1,200}@[^\s@\x00-\x1f\x7f-\x9f]{1,252}\Z"
+ID = r"\A[A-Za-z0-9_.-]{1,64}\Z"
+KEY = r"\A[\x20-\x7e]{1,255}\Z"
+TEXT = r"\A[^\x00]*\Z"  # PostgreSQL takes no NUL
+
+Email = Annotated[str, msgspec.Meta(pattern=EMAIL, max_length=254)]
+OrderId = Annotated[str, msgspec.Meta(pattern=ID)]
+
+
+class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An order as a client places it. With an id of its own, or the header Idempotency-Key, it
+    can be sent again safely."""
+
+    email: Email
+    amount: Amount
+    id: OrderId | None = None
+
+
+class OrderPage(msgspec.Struct, frozen=True):
+    """`next` is where the list goes on; null at its end."""
+
+    orders: Sequence[OrderView]
+    next: str | None = None
+
+
+def cursor_of(position: Position) -> str:
+    """The position as clients get it, opaque."""
+    return urlsafe_b64encode(msgspec.json.encode(position)).decode("ascii").rstrip("=")
+
+
+def position_of(cursor: str) -> Position:
+    """Raises ValueError when it is none of ours."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        position = msgspec.json.decode(urlsafe_b64decode(padded), type=Position)
+        if "\0" in position.id or not 0 <= position.created_at < 2**63:
+            raise ValueError
+        return position
+    except (ValueError, UnicodeError):
+        raise ValueError("is not from `next` of a page") from None

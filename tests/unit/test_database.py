@@ -1,0 +1,199 @@
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import IntegrityError
+
+from shop.db.database import Database, DataVersion
+from shop.db.election import Election
+from shop.db.group_commit import GroupCommit
+from shop.db.schema import SchemaError, upgrade
+from shop.db.store import DatabaseStore
+from shop.db.tables import outbox, receipt
+from shop.kafka.errors import StoreUnavailable
+from shop.kafka.store import Move, Partition
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'email.db'}")
+    upgrade(database, "shop.email")
+    yield database
+    database.close()
+
+
+def receipts(database: Database) -> int:
+    with database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(receipt)) or 0
+
+
+def test_many_threads_on_one_database_never_meet_a_lock(database: Database) -> None:
+    store = DatabaseStore(database)
+    failures: list[BaseException] = []
+
+    def consume(number: int) -> None:
+        partition = Partition("T", number)
+        try:
+            for offset in range(30):
+                store.seen("g", f"{number}-{offset}")
+                move = Move(partition, offset or None, offset + 1)
+                with store.transaction("g", [move]) as transaction:
+                    transaction.claim([f"{number}-{offset}"])
+        except BaseException as error:
+            failures.append(error)
+
+    def relay() -> None:
+        version = DataVersion(database)
+        try:
+            for _ in range(60):
+                version.changed()
+                with database.write(durable=False) as connection:
+                    connection.execute(outbox.delete())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=consume, args=(n,)) for n in range(6)]
+    threads += [threading.Thread(target=relay) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert receipts(database) == 180
+
+
+def test_a_process_killed_within_a_transaction_leaves_nothing_and_no_lock(
+    database: Database,
+) -> None:
+    code = f"""
+        import os, signal
+        from shop.db.database import Database
+        from shop.db.store import DatabaseStore
+        from shop.kafka.store import Move, Partition
+        store = DatabaseStore(Database({str(database.engine.url)!r}))
+        with store.transaction("g", [Move(Partition("T", 0), None, 1)]) as transaction:
+            transaction.claim(["a"])
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert killed.returncode == -9
+    store = DatabaseStore(database)
+    with store.transaction("g", [Move(Partition("T", 0), None, 1)]) as transaction:
+        assert transaction.claim(["a"]) == {"a"}
+
+
+def test_data_version_tells_of_others_commits(database: Database) -> None:
+    version = DataVersion(database)
+    version.changed()
+    assert not version.changed()
+    with database.write() as connection:
+        connection.execute(outbox.delete())
+    assert version.changed()
+    assert not version.changed()
+
+
+def test_one_is_elected_and_another_after_it_resigned(database: Database) -> None:
+    first, second = Election(database, "relay"), Election(database, "relay")
+    assert first.won()
+    assert first.won()
+    assert not second.won()
+    first.resign()
+    assert second.won()
+    second.resign()
+
+
+def test_a_full_disk_is_the_databases_fault_and_leaves_it_whole(database: Database) -> None:
+    rows = [{"consumer_group": "g", "id": f"{n:0500}", "received_at": 0} for n in range(99)]
+
+    def write_beyond_the_end() -> None:
+        with database.write() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+            connection.execute(receipt.insert(), rows)
+
+    with pytest.raises(StoreUnavailable, match="full"):
+        write_beyond_the_end()
+    database.engine.dispose()  # the limit goes with its connection
+    assert receipts(database) == 0
+    with DatabaseStore(database).transaction("g", []) as transaction:
+        assert transaction.claim(["a"]) == {"a"}
+
+
+def test_a_mistake_in_the_data_is_no_fault_of_the_database(database: Database) -> None:
+    row = {"consumer_group": "g", "id": "a", "received_at": 0}
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(receipt.insert(), [row, row])
+
+
+def test_a_schema_of_a_newer_program_is_refused(database: Database) -> None:
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaError, match="newer than this program"):
+        upgrade(database, "shop.email")
+
+
+def test_many_processes_may_bring_a_new_database_to_its_schema(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'orders.db'}"
+    code = f"""
+        from shop.db.database import Database
+        from shop.db.schema import upgrade
+        upgrade(Database({url!r}), "shop.orders")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+
+
+def test_an_sqlite_database_is_a_file_and_no_other_kind_is_known() -> None:
+    with pytest.raises(ValueError, match="is a file"):
+        Database("sqlite://")
+    with pytest.raises(ValueError, match="neither sqlite nor postgresql"):
+        Database("mysql://host/shop")
+
+
+# --- group commit ---------------------------------------------------------------------------------
+
+
+def test_requests_at_once_share_transactions_and_each_has_its_own_answer(
+    database: Database,
+) -> None:
+    groups: list[int] = []
+
+    def execute(connection: Connection, requests: Sequence[int]) -> Sequence[int]:
+        groups.append(len(requests))
+        rows = [{"consumer_group": "g", "id": str(r), "received_at": 0} for r in requests]
+        connection.execute(receipt.insert(), rows)
+        return [request * 2 for request in requests]
+
+    async def many() -> list[int]:
+        commit = GroupCommit(database, execute)
+        answers = await asyncio.gather(*(commit.submit(number) for number in range(300)))
+        await commit.close()
+        return answers
+
+    assert asyncio.run(many()) == [number * 2 for number in range(300)]
+    assert receipts(database) == 300
+    assert len(groups) < 10
+
+
+def test_a_bad_request_fails_alone(database: Database) -> None:
+    def execute(connection: Connection, requests: Sequence[str]) -> Sequence[str]:
+        rows = [{"consumer_group": "g", "id": r, "received_at": 0} for r in requests]
+        connection.execute(receipt.insert(), rows)
+        return list(requests)
+
+    async def many() -> list[str | BaseException]:
+        commit = GroupCommit(database, execute)
+        requests = ["a", "b", "a", "c"]
+        return await asyncio.gather(*map(commit.submit, requests), return_exceptions=True)
+
+    a, b, again, c = asyncio.run(many())
+    assert (a, b, c) == ("a", "b", "c")
+    assert isinstance(again, IntegrityError)
+    assert receipts(database) == 3
