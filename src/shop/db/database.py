@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -33,7 +33,8 @@ _POSTGRES_NOT_NOW = ("08", "40", "53", "57", "58")
 
 
 class Database:
-    """Thread-safe. `path` is the file of an SQLite database, None on PostgreSQL."""
+    """Thread-safe. `path` is the file of an SQLite database, None on PostgreSQL. `insert(table)`
+    is an INSERT of this dialect, with on_conflict_do_nothing and on_conflict_do_update."""
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
         parsed = make_url(url)
@@ -51,7 +52,7 @@ class Database:
             self._lock_file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
             from sqlalchemy.dialects.sqlite import insert
 
-            self._insert: Any = insert
+            self.insert: Any = insert
             engine = create_engine(
                 parsed,
                 poolclass=QueuePool,
@@ -64,7 +65,7 @@ class Database:
         elif parsed.get_backend_name() == "postgresql":
             from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
-            self._insert = postgresql_insert
+            self.insert = postgresql_insert
             engine = create_engine(
                 parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=16,
                 max_overflow=64, hide_parameters=True,
@@ -101,11 +102,6 @@ class Database:
         StoreUnavailable."""
         with _availability(self.name), self._reader.connect() as connection:
             yield connection
-
-    def insert(self, table: Table) -> Any:
-        """An INSERT of this dialect, with on_conflict_do_nothing and on_conflict_do_update."""
-        statement: Insert = self._insert(table)
-        return statement
 
     def wake_on_commit(self, waiting: threading.Event) -> None:
         """Set the event after each commit of this process. Others': see data_version."""

@@ -38,8 +38,7 @@ _HOPELESS = {
 
 
 class Relay:
-    """One thread. `template` must be idempotent and without a send timeout, and the relay's own:
-    when the relay waits for its records it flushes the template."""
+    """One thread. `template` must be idempotent and without a send timeout; relays may share it."""
 
     def __init__(self, database: Database, template: KafkaTemplate) -> None:
         self._database = database
@@ -116,12 +115,15 @@ class Relay:
             return 0
         done: list[int] = []
         failed: list[tuple[int, Any]] = []
+        answered = threading.Event()
 
         def delivered(row_id: int, error: Code | None, _: Any) -> None:
             if error is None:
                 done.append(row_id)
             else:
                 failed.append((row_id, error))
+            if len(done) + len(failed) == len(rows):
+                answered.set()
 
         for row in rows:
             record = OutboundRecord(
@@ -130,9 +132,8 @@ class Relay:
             try:
                 self._template.publish(record, partial(delivered, row.id))
             except SendFailed as error:
-                failed.append((row.id, error.cause or error))
-        while len(done) + len(failed) < len(rows):
-            self._template.flush(0.5)
+                delivered(row.id, error.cause or error, None)
+        while not answered.wait(0.2):  # librdkafka's own flush looks only every 10 ms
             if self._stopping.is_set() and self._template.broker_down:
                 break
         return self._settle(done, failed)

@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, and_, or_, select, text, update
+from sqlalchemy import Connection, and_, or_, select, text
 from sqlalchemy.orm import Session
 
 from shop.db.database import Database
@@ -36,6 +37,15 @@ _CLAIM = {
     }.items()
 }
 
+_FIRST_MOVE = text(
+    "INSERT INTO position (consumer_group, topic, partition, next_offset) "
+    "VALUES (:group, :topic, :partition, :to) ON CONFLICT DO NOTHING"
+)
+_MOVE = text(
+    "UPDATE position SET next_offset = :to WHERE consumer_group = :group AND topic = :topic "
+    "AND partition = :partition AND next_offset = :held"
+)
+
 
 class Buffer:
     """What the listeners of one batch want written, until one flush writes it."""
@@ -51,19 +61,25 @@ class Buffer:
 
     def flush(self, database: Database, connection: Connection) -> None:
         for (model, on_conflict, *_), rows in self._rows.items():
-            table = model.__table__
-            statement = database.insert(table)
-            key = [column.name for column in table.primary_key]
-            if on_conflict is not None:
-                if database.path is None:
-                    rows.sort(key=lambda row: [str(row.get(name)) for name in key])  # no deadlocks
-                if on_conflict:
-                    new = {name: statement.excluded[name] for name in on_conflict}
-                    statement = statement.on_conflict_do_update(index_elements=key, set_=new)
-                else:
-                    statement = statement.on_conflict_do_nothing()
-            connection.execute(statement, rows)
+            if on_conflict is not None and database.path is None:
+                key = [column.name for column in model.__table__.primary_key]
+                rows.sort(key=lambda row: [str(row.get(name)) for name in key])  # no deadlocks
+            connection.execute(_insert(database.insert, model, on_conflict), rows)
         write_outbox(connection, self.sends)
+
+
+@lru_cache(maxsize=512)  # building a statement costs more than running it
+def _insert(
+    insert: Callable[[Any], Any], model: type[Base], on_conflict: tuple[str, ...] | None
+) -> Any:
+    statement = insert(model.__table__)
+    if on_conflict is None:
+        return statement
+    if not on_conflict:
+        return statement.on_conflict_do_nothing()
+    key = [column.name for column in model.__table__.primary_key]
+    new = {name: statement.excluded[name] for name in on_conflict}
+    return statement.on_conflict_do_update(index_elements=key, set_=new)
 
 
 class Work:
@@ -151,21 +167,11 @@ class _Batch:
     def move(self, moves: Sequence[Move]) -> None:
         """Compare and set each position; raises Fenced where another consumer has moved it."""
         for (topic, partition), held, to in moves:
-            values = {"topic": topic, "partition": partition, "consumer_group": self.group}
-            if held is None:
-                statement = self._database.insert(position).on_conflict_do_nothing()
-                result = self._connection.execute(statement, values | {"next_offset": to})
-            else:
-                result = self._connection.execute(
-                    update(position)
-                    .where(
-                        position.c.consumer_group == self.group,
-                        position.c.topic == topic,
-                        position.c.partition == partition,
-                        position.c.next_offset == held,
-                    )
-                    .values(next_offset=to)
-                )
+            values = {"group": self.group, "topic": topic, "partition": partition, "to": to}
+            statement = _FIRST_MOVE if held is None else _MOVE
+            result = self._connection.execute(
+                statement, values | ({} if held is None else {"held": held})
+            )
             if result.rowcount != 1:
                 raise Fenced(f"another consumer has moved {topic}[{partition}] on from {held}")
 

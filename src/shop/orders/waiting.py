@@ -10,7 +10,7 @@ from shop.orders.reading import OrderReader, OrderView
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.005  # of SQLite's data_version, two microseconds
+POLL_S = 0.002  # of SQLite's data_version, two microseconds
 POLL_SERVER_S = 0.05  # of a database server, a query
 RETRY_S = 0.5
 CHUNK = 500  # orders in one query
