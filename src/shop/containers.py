@@ -1,5 +1,7 @@
 """The composition root: the one module that knows all others. Nothing is built at import."""
 
+import ipaddress
+import logging
 from collections.abc import Callable, Mapping
 
 from dependency_injector import containers, providers
@@ -25,8 +27,10 @@ from shop.orders.desk import OrderDesk
 from shop.orders.listeners import OrderStatus
 from shop.orders.reading import OrderReader
 from shop.orders.waiting import Decisions
-from shop.settings import Settings
+from shop.settings import Settings, SettingsError
 from shop.users.listeners import Users
+
+log = logging.getLogger(__name__)
 
 # Which service's database a group belongs to.
 SERVICE_OF_GROUP = {
@@ -54,9 +58,14 @@ def connection(settings: Settings) -> Connection:
     return Connection(servers, {name: value for name, value in named.items() if value})
 
 
-def relay_template(connection: Connection) -> KafkaTemplate:
-    """What the relays publish with: for ever, at once, in order, never twice by a retry."""
-    return KafkaTemplate(connection, acks="all", linger_ms=0, timeout_s=0, name="relay")
+def relay_template(settings: Settings, connection: Connection) -> KafkaTemplate:
+    """What the relays publish with: for ever, at once and in order."""
+    acks = settings.kafka.acks
+    if acks != "all":
+        log.warning(
+            "SHOP_KAFKA__ACKS=%s: a broker that dies may take published records along", acks
+        )
+    return KafkaTemplate(connection, acks=acks, linger_ms=0, timeout_s=0, name="relay")
 
 
 def mailer(settings: Settings) -> Mailer:
@@ -118,6 +127,12 @@ def http_server(
     settings: Settings, databases: Databases, relay_template: KafkaTemplate
 ) -> HttpServer:
     """The API with its routes; the port is taken when this is built."""
+    host = settings.http.host
+    if settings.admin_token is None and not _is_loopback(host):
+        raise SettingsError(
+            f"SHOP_HTTP__HOST={host} opens the API to others; set SHOP_ADMIN_TOKEN as well, or "
+            "stay with 127.0.0.1"
+        )
     orders = databases.of("orders")
     reader = OrderReader(orders)
     checks = Checks(
@@ -130,7 +145,14 @@ def http_server(
         OrdersApi(OrderDesk(orders), reader, Decisions(reader)),
         HealthApi(checks),
     )
-    return HttpServer(app, settings.http.host, settings.http.port)
+    return HttpServer(app, host, settings.http.port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _reason(database: Database) -> str | None:
@@ -147,7 +169,7 @@ class Shop(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
     connection = providers.Singleton(connection, settings)
     databases = providers.Singleton(Databases, settings)
-    relay_template = providers.ThreadSafeSingleton(relay_template, connection)
+    relay_template = providers.ThreadSafeSingleton(relay_template, settings, connection)
     relay = providers.Factory(Relay, template=relay_template)
 
     http_server = providers.Factory(http_server, settings, databases, relay_template)

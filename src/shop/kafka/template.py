@@ -89,6 +89,7 @@ class KafkaTemplate:
         config: dict[str, Any] = connection.client_config(name) | {
             "acks": acks,
             "enable.idempotence": acks == "all",
+            "max.in.flight": 5 if acks == "all" else 1,  # a retry must not overtake
             "linger.ms": linger_ms,
             "message.timeout.ms": round(timeout_s * 1000),
             "compression.type": "lz4",
