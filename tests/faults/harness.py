@@ -7,9 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,18 +23,9 @@ from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.wire import EVENT_ID
 from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
+from tests.waiting import eventually
 
 PATIENCE_S = 120.0
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)  # between two looks
-    raise AssertionError(f"{what}: not in {PATIENCE_S:.0f} s")
 
 
 @dataclass
@@ -59,7 +49,7 @@ class Faulty:
         self._log = (self.data / "processes.log").open("ab")
         self.serve = self.start("serve")
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
-        eventually(self._up, "the API")
+        eventually(self.up, "the API", PATIENCE_S)
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """`shop COMMAND` as a process of its own."""
@@ -128,6 +118,10 @@ class Faulty:
     def decided(self) -> int:
         """How many orders the fraud service has decided on."""
         return self._rows("fraud", "SELECT count(*) FROM decision")[0][0]
+
+    def settle(self) -> None:
+        """Wait until every accepted order went its whole way."""
+        eventually(self.settled, "all orders through", PATIENCE_S)
 
     def settled(self) -> bool:
         """Whether every accepted order went its whole way."""
@@ -230,7 +224,7 @@ class Faulty:
         finally:
             connection.close()
 
-    def _up(self) -> bool:
+    def up(self) -> bool:
         assert self.serve.poll() is None, "shop serve died: see processes.log"
         try:
             return self.client.get("/health/live").status_code == 200

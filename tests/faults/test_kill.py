@@ -4,7 +4,8 @@ import signal
 import threading
 from pathlib import Path
 
-from tests.faults.harness import eventually, faulty
+from tests.faults.harness import PATIENCE_S, faulty
+from tests.waiting import eventually
 
 ORDERS = 2000
 
@@ -19,14 +20,14 @@ def test_listeners_killed_at_random_moments_lose_and_double_nothing(tmp_path: Pa
             posting.start()
             # Anywhere from the first decision to after the last one of this round.
             share = before + shop.random.randrange(1, ORDERS // rounds)
-            eventually(lambda at=share: shop.decided() >= at, f"{share} decisions")
+            eventually(lambda at=share: shop.decided() >= at, f"{share} decisions", PATIENCE_S)
             shop.random.random() < 0.5 and posting.join(shop.random.random() / 5)
             shop.kill(listeners)
             posting.join()
         assert shop.kills >= 10
         assert len(shop.accepted) >= ORDERS
         shop.listen("only")
-        eventually(shop.settled, "all orders through")
+        shop.settle()
         shop.audit()
 
 
@@ -37,8 +38,8 @@ def test_an_api_killed_while_it_takes_orders_loses_none_it_answered_for(tmp_path
             shop.post(60)
             shop.kill(shop.serve)
             shop.serve = shop.start("serve")
-            eventually(shop._up, "the API again")
-        eventually(shop.settled, "all orders through")
+            eventually(shop.up, "the API again", PATIENCE_S)
+        shop.settle()
         shop.audit()
 
 
@@ -47,29 +48,31 @@ def test_orders_are_taken_while_the_broker_is_down_and_go_on_when_it_is_back(
 ) -> None:
     with faulty(tmp_path) as shop:
         shop.listen()
-        for _ in range(3):
-            shop.post(200)
+        for _ in range(4):
+            shop.post(300)
             shop.broker.kill()
-            posted_without_kafka = len(shop.accepted)
-            shop.post_to_api_only(100)
-            assert len(shop.accepted) == posted_without_kafka + 100
+            before = len(shop.accepted)
+            shop.post_to_api_only(200)
+            assert len(shop.accepted) == before + 200
             shop.broker.start()
-        eventually(shop.settled, "all orders through")
+        assert len(shop.accepted) == ORDERS
+        shop.settle()
         shop.audit()
 
 
 def test_listeners_that_join_and_leave_share_the_work_without_loss(tmp_path: Path) -> None:
     with faulty(tmp_path) as shop:
         stays = shop.listen()
-        for number in range(6):
+        for number in range(8):
             goes = shop.listen()
-            shop.post(150)
-            eventually(lambda: shop.decided() >= len(shop.accepted) // 2, "half of the decisions")
+            shop.post(ORDERS // 8)
+            half = len(shop.accepted) - ORDERS // 16
+            eventually(lambda at=half: shop.decided() >= at, f"{half} decisions", PATIENCE_S)
             if number % 2:
                 shop.kill(goes)
             else:
                 goes.send_signal(signal.SIGTERM)
                 assert goes.wait(10) == 0
         assert stays.poll() is None
-        eventually(shop.settled, "all orders through")
+        shop.settle()
         shop.audit()

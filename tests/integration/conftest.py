@@ -1,7 +1,6 @@
 """Running listeners in a test: `listen(function_or_object, …)` starts a container that is stopped
-at the test's end, and `eventually(condition)` waits for what must come true."""
+at the test's end."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,6 @@ from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import ListenerRegistry
 from shop.kafka.retry import Backoff
 from shop.kafka.template import KafkaTemplate
-
-PATIENCE_S = 30.0
-
-
-def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    """The condition's value once it is true; fails after PATIENCE_S seconds, far past any need."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)  # between two looks
-    raise AssertionError(f"{what} did not come true in {PATIENCE_S:.0f} s")
 
 
 @pytest.fixture(scope="session")

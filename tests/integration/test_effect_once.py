@@ -29,7 +29,7 @@ from shop.kafka.store import Move, Partition
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EVENT_ID, EnvelopeCodec, Message
-from tests.integration.conftest import eventually
+from tests.waiting import eventually
 
 TEXT = EnvelopeCodec[str]({"java.lang.String": str})
 

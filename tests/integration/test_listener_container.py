@@ -21,7 +21,7 @@ from shop.kafka.listener import listener
 from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic, TopicPattern
 from shop.kafka.wire import EnvelopeCodec, Message
-from tests.integration.conftest import eventually
+from tests.waiting import eventually
 
 TEXT = EnvelopeCodec[str]({"java.lang.String": str})
 

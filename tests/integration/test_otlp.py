@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from shop.broker import free_port
-from tests.integration.conftest import eventually
+from tests.waiting import eventually
 
 
 class Collector(ThreadingHTTPServer):

@@ -6,7 +6,7 @@ from typing import Any
 
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
-from tests.integration.conftest import eventually
+from tests.waiting import eventually
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -22,7 +22,7 @@ from shop.kafka.connection import Connection
 from shop.runtime import run_api, run_listeners
 from shop.settings import Http, Kafka, Settings
 from shop.topics import ALL, NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
-from tests.integration.conftest import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
