@@ -8,7 +8,7 @@ from dependency_injector import containers, providers
 
 from shop.databases import Databases
 from shop.db.database import Database, check
-from shop.db.relay import Relay
+from shop.db.relay import Relay, outbox_size
 from shop.db.store import DatabaseStore
 from shop.email.listeners import Email, EmailNewOrder
 from shop.email.mailer import Mailer
@@ -138,7 +138,8 @@ def http_server(
     checks = Checks(
         needed={"orders database": lambda: _reason(orders)},
         informative={
-            "kafka": lambda: "no broker can be reached" if relay_template.broker_down else None
+            "kafka": lambda: "no broker can be reached" if relay_template.broker_down else None,
+            "outbox": lambda: _parked(orders),
         },
     )
     app = create_app(
@@ -153,6 +154,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _parked(database: Database) -> str | None:
+    _, parked = outbox_size(database)
+    return f"{parked} records that no broker takes are parked" if parked else None
 
 
 def _reason(database: Database) -> str | None:

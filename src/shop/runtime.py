@@ -3,15 +3,20 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 
 from shop.child import OWNER_FD, READY_FD
 from shop.containers import SERVICE_OF_GROUP, Shop
+from shop.db.relay import Relay
+from shop.kafka.container import ListenerContainer
 from shop.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
+DRAIN_S = 4.0  # for what is in hand when a process is asked to stop
+WATCH_S = 1.0
 
 
 def run_listeners(
@@ -31,40 +36,65 @@ def run_listeners(
             )
     failures: list[BaseException] = []
 
-    def failed(group: str, error: BaseException) -> None:
+    def failed(error: BaseException) -> None:
         failures.append(error)
         stop.set()
 
     containers = [
-        shop.listener_container(group=group, instance=instance, on_failure=failed)
+        shop.listener_container(
+            group=group, instance=instance, on_failure=lambda _group, error: failed(error)
+        )
         for group in groups
     ]
     services = dict.fromkeys(SERVICE_OF_GROUP[group] for group in groups)
-    relays = [shop.relay(shop.databases().of(service)) for service in services]
+    relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in services]
     try:
         for container in containers:
             container.start()
         for relay in relays:
             relay.start()
-        for container in containers:
-            while not stop.is_set() and not container.wait_until_assigned(0.1):
-                pass
+        while not stop.is_set() and not all(c.wait_until_assigned(0.05) for c in containers):
+            pass
         if not stop.is_set():
             log.info("listening: %s", ", ".join(groups))
             announce_ready()
-        stop.wait()
+        told: dict[str, str | None] = {}
+        while not stop.wait(WATCH_S):
+            _tell_trouble(containers, told)
     finally:
-        for container in containers:
-            container.ask_to_stop()
-        for container in containers:
-            container.stop()
-        for relay in relays:
-            relay.stop()
-        shop.relay_template().close(1.0)
-        shop.databases().close()
+        _stop_all(shop, containers, relays)
     if failures:
         raise failures[0]
     log.info("stopped")
+
+
+def _tell_trouble(containers: Sequence[ListenerContainer], told: dict[str, str | None]) -> None:
+    """One line when a group stops being ready, and one when it is again."""
+    for container in containers:
+        trouble = container.trouble
+        if trouble != told.get(container.group):
+            told[container.group] = trouble
+            if trouble:
+                log.warning("group %s is not ready: %s", container.group, trouble)
+            else:
+                log.info("group %s is ready again", container.group)
+
+
+def _stop_all(shop: Shop, containers: Sequence[ListenerContainer], relays: Sequence[Relay]) -> None:
+    """Listeners first, so that the relays publish the last of what they sent; all within the
+    time that a process has to stop."""
+    deadline = time.monotonic() + DRAIN_S
+    for container in containers:
+        container.ask_to_stop()
+    ended = [container.stop(deadline - time.monotonic()) for container in containers]
+    for relay in relays:
+        relay.ask_to_stop()
+    ended += [relay.stop(deadline - time.monotonic()) for relay in relays]
+    shop.relay_template().close(max(0.0, min(1.0, deadline - time.monotonic())))
+    if all(ended):  # else a thread may still be writing
+        shop.databases().close()
+    else:
+        log.warning("not all ended in %.0f s; what was in hand is done again later", DRAIN_S)
 
 
 def run_api(shop: Shop, *, stop: threading.Event) -> None:
@@ -72,14 +102,19 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
 
     Takes orders whether Kafka is up or not. Raises HttpError or StoreUnavailable at start."""
     server = shop.http_server()
-    relay = shop.relay(shop.databases().of("orders"))
     failures: list[BaseException] = []
+
+    def failed(error: BaseException) -> None:
+        failures.append(error)
+        stop.set()
+
+    relay = shop.relay(shop.databases().of("orders"), on_failure=failed)
 
     def serve() -> None:
         try:
             server.run(started=announce_ready)
         except BaseException as error:
-            failures.append(error)
+            failed(error)
         stop.set()  # also when it ended by itself
 
     thread = threading.Thread(target=serve, name="http", daemon=True)
@@ -90,10 +125,8 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
         stop.wait()
     finally:
         server.stop()
-        thread.join(GRACE_S)
-        relay.stop()
-        shop.relay_template().close(1.0)
-        shop.databases().close()
+        thread.join(DRAIN_S)
+        _stop_all(shop, [], [relay])
     if failures:
         raise failures[0]
     log.info("stopped")

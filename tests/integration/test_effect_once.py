@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -16,14 +17,15 @@ from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import func, select, update
 
 from shop.db.database import Database
-from shop.db.relay import Relay
+from shop.db.relay import Relay, outbox_size
 from shop.db.store import DatabaseStore, Work, write_outbox
 from shop.db.tables import outbox, position, receipt
 from shop.fraud.model import Decision
 from shop.kafka.acknowledgment import Acknowledgment
+from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
-from shop.kafka.errors import Fenced
+from shop.kafka.errors import Fenced, PositionLost
 from shop.kafka.listener import listener
 from shop.kafka.store import Move, Partition
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
@@ -187,6 +189,71 @@ def test_a_fenced_consumer_goes_on_from_the_stored_position(
         assert set(connection.scalars(select(Decision.order_id))) == {"a", "mine"}
 
 
+def test_a_topic_made_anew_is_refused_though_its_offsets_are_there(
+    kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
+    database: Database, store: DatabaseStore,
+) -> None:  # fmt: skip
+    source, target = make_topic(TEXT), make_topic(TEXT)
+    template.send(source, "k", "a")
+    listener = decider(source, target, group)
+    container = listen(listener, store=store)
+    eventually(lambda: count(database, Decision) == 1)
+    container.stop()
+    admin = kafka.admin()
+    admin.delete_topics([source.name])[source.name].result(30)
+    eventually(lambda: source.name not in kafka.metadata().topics)
+    create_topics(kafka, [source])
+    for text in ("b", "c"):  # now the log holds the position again, with another record before it
+        template.send(source, "k", text)
+    with pytest.raises(PositionLost, match="made anew"):
+        listen(listener, store=store)
+
+
+def test_a_receipt_with_a_nul_is_not_taken_for_another(
+    template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
+    database: Database, store: DatabaseStore,
+) -> None:  # fmt: skip
+    source = make_topic(TEXT)
+    for text in ("a\0b", "a", "a\0c", "a\0b"):
+        template.send(source, "k", text)
+    seen: list[str] = []
+
+    @listener(source, group=group, once=lambda message: message.event)
+    def note(text: str, work: Work) -> None:
+        seen.append(text)
+
+    listen(note, store=store)
+    eventually(lambda: len(seen) == 3)
+    assert seen == ["a\0b", "a", "a\0c"]
+
+
+def test_an_external_listener_stops_after_the_record_in_hand(
+    template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
+    database: Database, store: DatabaseStore,
+) -> None:  # fmt: skip
+    source = make_topic(TEXT)
+    for number in range(100):
+        template.send_async(source, "k", str(number))
+    template.flush(10)
+    reached, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    @listener(source, group=group, external=True)
+    def slow(text: str, ack: Acknowledgment) -> None:
+        reached.set()
+        go_on.wait(10)
+        done.append(text)
+        ack.acknowledge()
+
+    container = listen(slow, store=store)
+    assert reached.wait(10)
+    container.ask_to_stop()
+    go_on.set()
+    assert container.stop()
+    assert done == ["0"]
+    assert store.positions(group, [Partition(source.name, 0)]) == {Partition(source.name, 0): 1}
+
+
 def test_an_external_listener_is_settled_record_by_record(
     template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
     database: Database, store: DatabaseStore,
@@ -221,7 +288,7 @@ def test_a_record_the_broker_will_never_take_is_parked_and_the_others_go_out(
             connection,
             [OutboundRecord(topic.name, "k", value, []) for value in (b'"a"', noise, b'"b"')],
         )
-    eventually(lambda: relay.waiting() == (0, 1))
+    eventually(lambda: outbox_size(database) == (0, 1))
     assert [record.value() for record in read_all(kafka, topic)] == [b'"a"', b'"b"']
     with database.read() as connection:
         assert "large" in (connection.scalar(select(outbox.c.parked)) or "")
@@ -235,12 +302,16 @@ def test_one_relay_per_database_works_and_another_process_takes_over_when_it_die
     code = f"""
         import signal, sys
         from shop.db.database import Database
-        from shop.db.relay import Relay
+        from shop.db.relay import Relay, outbox_size
         from shop.kafka.connection import Connection
         from shop.kafka.template import KafkaTemplate
         relay = Relay(Database({str(database.engine.url)!r}),
                       KafkaTemplate(Connection({kafka.bootstrap_servers!r}), timeout_s=0))
         relay.start()
+        for _ in range(50):  # a second: twice as long as it waits between two elections
+            signal.sigtimedwait([], 0.02)
+            assert not relay.active
+        print("standing by", flush=True)
         while not relay.active:
             signal.sigtimedwait([], 0.02)
         print("active", flush=True)
@@ -253,8 +324,10 @@ def test_one_relay_per_database_works_and_another_process_takes_over_when_it_die
         with database.write() as connection:
             write_outbox(connection, [OutboundRecord(topic.name, "k", b'"1"', [])])
         eventually(lambda: len(read_all(kafka, topic)) == 1)
-        relay.stop()
         assert other.stdout is not None
+        assert other.stdout.readline() == "standing by\n"
+        eventually(lambda: count(database, outbox) == 0)
+        assert relay.stop()
         assert other.stdout.readline() == "active\n"
         with database.write() as connection:
             write_outbox(connection, [OutboundRecord(topic.name, "k", b'"2"', [])])
@@ -269,9 +342,9 @@ def test_a_database_locked_by_a_stranger_is_waited_for(
     database: Database, store: DatabaseStore, tmp_path: Path,
 ) -> None:  # fmt: skip
     source, target = make_topic(TEXT), make_topic(TEXT)
+    container = listen(decider(source, target, group), store=store)
     stranger = sqlite3.connect(tmp_path / "fraud.db", isolation_level=None)
     stranger.execute("BEGIN IMMEDIATE")
-    container = listen(decider(source, target, group), store=store)
     for text in ("a", "b"):
         template.send(source, "k", text)
     trouble = eventually(lambda: container.trouble if "locked" in (container.trouble or "") else 0)

@@ -73,6 +73,15 @@ def test_an_async_send_calls_back_with_the_same_result(
     assert future.result(10) == eventually(lambda: seen)[0]
 
 
+def test_a_cancelled_send_does_no_harm_to_later_ones(
+    template: KafkaTemplate, make_topic: MakeTopic
+) -> None:
+    topic = make_topic(TEXT)
+    for number in range(100):
+        template.send_async(topic, "k", str(number)).cancel()
+    assert template.send(topic, "k", "last").offset == 100
+
+
 def test_records_are_handled_in_order_and_committed_by_hand(
     kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str
 ) -> None:
@@ -103,6 +112,9 @@ class BatchSizes:
 
     def positions(self, *_: Any) -> dict[Any, int]:
         return {}
+
+    def recognise(self, *_: Any) -> None:
+        pass
 
     @contextmanager
     def transaction(self, *_: Any) -> Any:
@@ -162,6 +174,25 @@ def test_earliest_begins_at_the_first_record_and_latest_after_the_last(
     eventually(lambda: template.send(topic, "k", "after") and latest)
     assert earliest[0] == "before"
     assert set(latest) == {"after"}
+
+
+def test_latest_begins_where_it_was_when_the_group_began_also_after_a_restart(
+    kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str
+) -> None:
+    topic = make_topic(TEXT)
+    template.send(topic, "k", "before")
+    seen: list[str] = []
+
+    @listener(topic, group=group)
+    def on(text: str) -> None:
+        seen.append(text)
+
+    first = listen(on, auto_offset_reset="latest")
+    eventually(lambda: committed(kafka, group, topic) == 1)
+    first.stop()
+    template.send(topic, "k", "while it was away")
+    listen(on, auto_offset_reset="latest")
+    assert eventually(lambda: seen) == ["while it was away"]
 
 
 def test_none_refuses_to_guess_where_a_group_begins(

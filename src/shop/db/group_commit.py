@@ -55,7 +55,11 @@ class GroupCommit(Generic[Request, Answer]):
         while self._waiting:
             group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             requests = [request for request, _ in group]
-            outcomes = await loop.run_in_executor(self._writer, self._commit, requests)
+            outcomes: list[Answer | Exception]
+            try:
+                outcomes = await loop.run_in_executor(self._writer, self._commit, requests)
+            except Exception as error:  # the writer is gone
+                outcomes = [error for _ in requests]
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 if future.done():  # its client has gone
                     continue
@@ -67,7 +71,10 @@ class GroupCommit(Generic[Request, Answer]):
     def _commit(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         try:
             with self._database.write() as connection:
-                return list(self._execute(connection, requests))
+                answers = list(self._execute(connection, requests))
+                if len(answers) != len(requests):
+                    raise ValueError(f"{len(answers)} answers to {len(requests)} requests")
+                return [*answers]
         except StoreUnavailable as error:
             return [error for _ in requests]
         except Exception as error:

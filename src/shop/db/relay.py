@@ -6,7 +6,9 @@ drop by their receipts. One relay per database works at a time; the others stand
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,8 +26,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 1000  # records published before their acknowledgements are awaited
 WAKE_S = 0.005  # how often another process's commit is looked for
+WAKE_SERVER_S = 0.1  # the same where looking is a query to a server
 SWEEP_S = 1.0  # the outbox is read this often, whoever forgot to wake it
 STAND_BY_S = 0.5
+REST_S = 5.0  # a topic that took a record neither now nor never is left alone this long
 
 # What the broker will never take, however often it is asked.
 _HOPELESS = {
@@ -37,15 +41,33 @@ _HOPELESS = {
 }
 
 
-class Relay:
-    """One thread. `template` must be idempotent and without a send timeout; relays may share it."""
+@dataclass
+class _Published:
+    """What became of a batch: ids acknowledged, and (id, why) of those that must be parked."""
 
-    def __init__(self, database: Database, template: KafkaTemplate) -> None:
+    done: list[int] = field(default_factory=list)
+    hopeless: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[str, Any]] = field(default_factory=list)  # topic and why; tried again
+
+
+class Relay:
+    """One thread. `template` should be idempotent, and without a send timeout; relays may share
+    it. `on_failure(error)` is called when the template can never send again."""
+
+    def __init__(
+        self,
+        database: Database,
+        template: KafkaTemplate,
+        on_failure: Callable[[BaseException], None] | None = None,
+    ) -> None:
         self._database = database
         self._template = template
+        self._on_failure = on_failure
         self._headers = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
         self._woken = threading.Event()
         self._stopping = threading.Event()
+        self._unwritten: _Published | None = None  # published, but the database was away
+        self._resting: dict[str, float] = {}  # topic -> until when
         self._thread = threading.Thread(
             target=self._run, name=f"relay-{database.name}", daemon=True
         )
@@ -55,24 +77,21 @@ class Relay:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float = 3.0) -> None:
-        """Publish what is there for at most `timeout` seconds, then end. What is left stays in
-        the outbox."""
+    def ask_to_stop(self) -> None:
+        """Publish what is there, then end; without waiting, so that several end together."""
         self._stopping.set()
         self._woken.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
 
-    def waiting(self) -> tuple[int, int]:
-        """How many records wait to be published, and how many are parked."""
-        query = select(func.count(), func.count(outbox.c.parked)).select_from(outbox)
-        with self._database.read() as connection:
-            count, parked = connection.execute(query).one()
-        return count - parked, parked
+    def stop(self, timeout: float = 3.0) -> bool:
+        """Ask, and wait for at most `timeout` seconds. What is left stays in the outbox."""
+        self.ask_to_stop()
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, timeout))
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         election = Election(self._database, "relay")
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._template.failure is None:
             try:
                 if not election.won():
                     self._stopping.wait(STAND_BY_S)
@@ -87,10 +106,12 @@ class Relay:
                 self._stopping.wait(SWEEP_S)
         self.active = False
         election.resign()
+        if self._template.failure is not None and self._on_failure is not None:
+            self._on_failure(self._template.failure)
 
     def _work(self, election: Election) -> None:
         version = DataVersion(self._database)
-        while election.won():
+        while self._template.failure is None and election.won():
             published = self._publish()
             if self._stopping.is_set():
                 if not published:
@@ -100,73 +121,98 @@ class Relay:
 
     def _wait(self, version: DataVersion) -> None:
         """Until somebody commits, at most SWEEP_S."""
-        for _ in range(round(SWEEP_S / WAKE_S)):
-            if self._woken.wait(WAKE_S) or version.changed():
+        every = WAKE_S if self._database.path is not None else WAKE_SERVER_S
+        for _ in range(round(SWEEP_S / every)):
+            if self._woken.wait(every) or version.changed():
                 break
         self._woken.clear()
 
     def _publish(self) -> int:
         """Publish one batch; how many were acknowledged or parked."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                select(outbox).where(outbox.c.parked.is_(None)).order_by(outbox.c.id).limit(BATCH)
-            ).all()
+        if self._unwritten is not None:  # rather than to publish the same again
+            self._write(self._unwritten)
+        rows = self._read()
         if not rows:
             return 0
-        done: list[int] = []
-        failed: list[tuple[int, Any]] = []
+        result = _Published()
         answered = threading.Event()
+        left = len(rows)
 
-        def delivered(row_id: int, error: Code | None, _: Any) -> None:
+        def delivered(row: Any, error: Any, _message: Any = None) -> None:
+            nonlocal left
             if error is None:
-                done.append(row_id)
+                result.done.append(row.id)
+            elif not isinstance(error, Code) or error.code() in _HOPELESS:
+                result.hopeless.append((row.id, str(error)))
             else:
-                failed.append((row_id, error))
-            if len(done) + len(failed) == len(rows):
+                result.failed.append((row.topic, error))
+            left -= 1  # one thread at a time calls back: librdkafka's callbacks are served in turn
+            if not left:
                 answered.set()
 
         for row in rows:
-            record = OutboundRecord(
-                row.topic, row.key, row.value, self._headers.decode(row.headers)
-            )
             try:
-                self._template.publish(record, partial(delivered, row.id))
+                headers = self._headers.decode(row.headers)
+                record = OutboundRecord(row.topic, row.key, row.value, headers)
+                self._template.publish(record, partial(delivered, row))
             except SendFailed as error:
-                delivered(row.id, error.cause or error, None)
+                if self._template.failure is not None:
+                    return 0
+                delivered(row, error.cause or error)
+            except Exception as error:  # a row that cannot even be read
+                delivered(row, error)
         while not answered.wait(0.2):  # librdkafka's own flush looks only every 10 ms
+            if self._template.failure is not None:
+                return 0
             if self._stopping.is_set() and self._template.broker_down:
                 break
-        return self._settle(done, failed)
+        return self._write(result)
 
-    def _settle(self, done: Sequence[int], failed: Sequence[tuple[int, Any]]) -> int:
-        hopeless = [
-            {"row": row, "why": str(error)}
-            for row, error in failed
-            if isinstance(error, Code) and error.code() in _HOPELESS
-        ]
-        for problem in hopeless:
-            log.error("%s: outbox row %s is parked: %s", self._database.name, *problem.values())
-        if len(failed) > len(hopeless):
-            log.warning(
-                "%s: %d records not published, trying again: %s",
-                self._database.name, len(failed) - len(hopeless), failed[-1][1],
-            )  # fmt: skip
-        if done or hopeless:
+    def _read(self) -> Sequence[Any]:
+        now = time.monotonic()
+        self._resting = {topic: until for topic, until in self._resting.items() if until > now}
+        query = select(outbox).where(outbox.c.parked.is_(None))
+        if self._resting:
+            query = query.where(outbox.c.topic.not_in(list(self._resting)))
+        with self._database.read() as connection:
+            return connection.execute(query.order_by(outbox.c.id).limit(BATCH)).all()
+
+    def _write(self, result: _Published) -> int:
+        """Delete what was acknowledged and park what is hopeless; how many."""
+        self._unwritten = result
+        if result.done or result.hopeless:
             # Undone by a power failure, it is published again under the same event ids.
             with self._database.write(durable=False) as connection:
-                if done:
+                if result.done:
                     # By their ids, not by a range: on PostgreSQL ids become visible out of order.
                     connection.execute(
                         delete(outbox).where(outbox.c.id == bindparam("row")),
-                        [{"row": row} for row in done],
+                        [{"row": row} for row in result.done],
                     )
-                if hopeless:
+                if result.hopeless:
                     connection.execute(
                         update(outbox)
                         .where(outbox.c.id == bindparam("row"))
                         .values(parked=bindparam("why")),
-                        hopeless,
+                        [{"row": row, "why": why} for row, why in result.hopeless],
                     )
-        if len(failed) > len(hopeless):
-            self._stopping.wait(SWEEP_S)
-        return len(done) + len(hopeless)
+        self._unwritten = None
+        for row, why in result.hopeless:
+            log.error("%s: outbox row %s is parked: %s", self._database.name, row, why)
+        if result.failed:
+            topics = {topic for topic, _ in result.failed}
+            self._resting.update(dict.fromkeys(topics, time.monotonic() + REST_S))
+            log.warning(
+                "%s: %d records for %s not published, trying again in %.0f s: %s",
+                self._database.name, len(result.failed), ", ".join(sorted(topics)), REST_S,
+                result.failed[-1][1],
+            )  # fmt: skip
+        return len(result.done) + len(result.hopeless)
+
+
+def outbox_size(database: Database) -> tuple[int, int]:
+    """How many records wait to be published, and how many are parked. Raises StoreUnavailable."""
+    query = select(func.count(), func.count(outbox.c.parked)).select_from(outbox)
+    with database.read() as connection:
+        count, parked = connection.execute(query).one()
+    return count - parked, parked

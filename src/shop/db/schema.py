@@ -92,6 +92,6 @@ def _one_process(database: Database) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         return
-    with database.engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(hashtext(:n))"), {"n": database.name})
+    with database.engine.begin() as connection:  # held until this transaction ends
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:n))"), {"n": database.name})
         yield

@@ -12,10 +12,11 @@ from sqlalchemy import Connection, and_, or_, select, text
 from sqlalchemy.orm import Session
 
 from shop.db.database import Database
-from shop.db.tables import Base, outbox, position, receipt
+from shop.db.tables import Base, outbox, position, receipt, topic_read
 from shop.kafka import correlation
-from shop.kafka.errors import Fenced
+from shop.kafka.errors import Fenced, PositionLost
 from shop.kafka.ids import derived_id
+from shop.kafka.starting import HOW_TO_CHOOSE
 from shop.kafka.store import Move, Partition
 from shop.kafka.template import OutboundRecord, outbound
 from shop.kafka.topic import Topic
@@ -153,7 +154,12 @@ class _Batch:
             "ids": json.dumps(ids) if self._database.path else ids,
             "now": int(time.time()),
         }
-        return set(self._connection.scalars(_CLAIM[self._database.engine.name], parameters))
+        claimed = set(self._connection.scalars(_CLAIM[self._database.engine.name], parameters))
+        if not claimed.issubset(ids):
+            raise ValueError(
+                f"the database changed receipts: {sorted(claimed.difference(ids))[:3]}"
+            )
+        return claimed
 
     def work(self, message: Message[Any], cause: str, title: str) -> Work:
         return Work(self, message, cause, title)
@@ -200,6 +206,29 @@ class DatabaseStore:
         query = query.where(position.c.consumer_group == group, or_(*wanted))
         with self._database.read() as connection:
             return {Partition(t, p): offset for t, p, offset in connection.execute(query)}
+
+    def recognise(self, group: str, topic_ids: Mapping[str, str]) -> None:
+        query = select(topic_read.c.topic, topic_read.c.id).where(
+            topic_read.c.consumer_group == group
+        )
+        with self._database.read() as connection:
+            known = {row.topic: row.id for row in connection.execute(query)}
+        anew = [topic for topic, id_ in topic_ids.items() if known.get(topic, id_) != id_]
+        if anew:
+            raise PositionLost(
+                f"group {group} has positions in {', '.join(anew)}, but of a topic that is gone: "
+                "it was made anew and holds other records at the same offsets; nothing was "
+                f"skipped. {HOW_TO_CHOOSE}"
+            )
+        new = [
+            {"consumer_group": group, "topic": topic, "id": id_}
+            for topic, id_ in sorted(topic_ids.items())
+            if topic not in known
+        ]
+        if new:
+            with self._database.write() as connection:
+                statement = self._database.insert(topic_read).on_conflict_do_nothing()
+                connection.execute(statement, new)
 
     @contextmanager
     def transaction(self, group: str, moves: Sequence[Move]) -> Iterator[_Batch]:

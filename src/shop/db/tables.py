@@ -60,6 +60,16 @@ position = Table(
     sqlite_with_rowid=False,
 )
 
+# Which topics a group's positions are of, by Kafka's topic ids: one made anew has another.
+topic_read = Table(
+    "topic_read",
+    messaging,
+    Column("consumer_group", String, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("id", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # What is to be published, in the order of the ids. Emptied again and again, so ids must never
 # start over: hence AUTOINCREMENT.
 outbox = Table(

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError as Code
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from shop.kafka.connection import Connection
-from shop.kafka.errors import KafkaError, TopicMissing
+from shop.kafka.errors import BrokerUnreachable, KafkaError, TopicMissing
 from shop.kafka.topic import Topic
 
 
@@ -91,6 +91,18 @@ def require_topics(connection: Connection, names: Iterable[str], timeout: float 
             f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} "
             f"{'do' if len(missing) > 1 else 'does'} not exist"
         )
+
+
+def topic_ids(connection: Connection, names: Sequence[str], timeout: float = 8.0) -> dict[str, str]:
+    """Kafka's id of each topic (KIP-516): a topic that is deleted and made anew gets another."""
+    if not names:
+        return {}
+    admin = connection.admin()
+    futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
+    try:
+        return {name: str(future.result(timeout).topic_id) for name, future in futures.items()}
+    except KafkaException as error:
+        raise BrokerUnreachable(f"topics cannot be described: {error.args[0].str()}") from None
 
 
 def describe_topics(

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from shop.kafka.errors import Fenced, ListenerFailed, PermanentFailure, StoreUnavailable
 from shop.kafka.intake import Intake
 from shop.kafka.retry import Attempts
-from shop.kafka.settlement import NotAcknowledged, Record, Settlement, current_message
+from shop.kafka.settlement import (
+    NotAcknowledged,
+    Record,
+    Settlement,
+    Stopping,
+    current_message,
+)
 from shop.kafka.store import Partition
 
 log = logging.getLogger(__name__)
@@ -50,7 +56,7 @@ class GroupConsumer:
         return None if self.assigned.is_set() else "no partitions assigned yet"
 
     def stop(self) -> None:
-        """Finish the batch in hand, commit, leave the group; `run` returns then."""
+        """Finish the record in hand, or the commit, and leave the group; `run` returns then."""
         self._stopping.set()
 
     def run(self) -> None:
@@ -69,13 +75,15 @@ class GroupConsumer:
     def _handle(self, records: Sequence[Record]) -> None:
         """Settle the batch in one go; where that fails as a whole, record by record."""
         together = True
-        while records:
+        while records and not self._stopping.is_set():
             chunk = records if together else records[:1]
             try:
                 self._settle(chunk)
                 records = records[len(chunk) :]
             except (Fenced, StoreUnavailable) as error:
                 self._set_all_back(records, error)
+                return
+            except Stopping:
                 return
             except Exception as error:
                 if self._settlement.atomic and len(chunk) > 1:
@@ -86,7 +94,7 @@ class GroupConsumer:
                 self._set_back(failed, self._delay_after(failed, error))
 
     def _settle(self, records: Sequence[Record]) -> None:
-        self._settlement.settle(records, self._intake.positions)
+        self._settlement.settle(records, self._intake.positions, self._stopping)
         if self._intake.store_trouble:
             log.info("group %s: the database is back", self._group)
             self._intake.store_trouble = None

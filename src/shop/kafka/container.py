@@ -2,10 +2,11 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shop.kafka.admin import require_topics
+from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection, client_name
 from shop.kafka.consumer import GroupConsumer
 from shop.kafka.intake import Intake
@@ -16,6 +17,10 @@ from shop.kafka.store import Store
 from shop.kafka.topic import Topic
 
 log = logging.getLogger(__name__)
+
+# Records of an external listener in hand at once: each may take as long as a time-out, and all of
+# them must be done within max.poll.interval.ms, or another member does them too.
+EXTERNAL_MOST = 10
 
 
 class ListenerContainer:
@@ -49,6 +54,7 @@ class ListenerContainer:
         self.group = group
         self.failure: BaseException | None = None
         self._connection = connection
+        self._store = store
         self._on_failure = on_failure
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
@@ -58,6 +64,7 @@ class ListenerContainer:
             settlement = Plain(dispatcher)
         elif endpoints[0].declaration.external:
             settlement = External(dispatcher, store)
+            max_poll_records = min(max_poll_records, EXTERNAL_MOST)
         else:
             settlement = Transactional(dispatcher, store)
         count = concurrency or max(e.declaration.concurrency for e in endpoints)
@@ -89,8 +96,12 @@ class ListenerContainer:
             self._consumers.append(GroupConsumer(group, intake, settlement, retries, stopping))
 
     def start(self, timeout: float = 8.0) -> None:
-        """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds."""
+        """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds;
+        with a store PositionLost when a topic was made anew, and StoreUnavailable."""
         require_topics(self._connection, self._required, timeout)
+        if self._store is not None:
+            ids = topic_ids(self._connection, self._required, timeout)
+            self._store.recognise(self.group, ids)
         for number, consumer in enumerate(self._consumers):
             thread = threading.Thread(
                 target=self._run, args=(consumer,), name=f"{self.group}-{number}", daemon=True
@@ -106,8 +117,9 @@ class ListenerContainer:
     def stop(self, timeout: float = 4.0) -> bool:
         """Drain: no new batch, the one in hand finishes, consumers leave. False: not in time."""
         self.ask_to_stop()
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def wait_until_assigned(self, timeout: float) -> bool:

@@ -3,12 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
     OFFSET_STORED,
     KafkaException,
     TopicPartition,
@@ -16,10 +14,12 @@ from confluent_kafka import (
 from confluent_kafka import KafkaError as Code
 
 from shop.kafka.connection import Connection, Consumer, Reachability, silent
-from shop.kafka.errors import KafkaError, PositionLost, StoreUnavailable, TopicMissing
+from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions
+from shop.kafka.quix import QuixException
 from shop.kafka.retry import Waiting
 from shop.kafka.settlement import Record
+from shop.kafka.starting import starting_offset
 from shop.kafka.store import Partition, Store
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ POLL_S = 0.25  # how long an idle poll waits, and so how soon a stop is noticed
 MISSING_TOPIC_GRACE_S = 30.0  # a broker that has just started may not know all topics yet
 COMMIT_EVERY_S = 1.0  # where a store has the positions, Kafka's copy is for lag tools only
 STORE_AGAIN_S = 0.5
-ANSWER_S = 2.0
+PROBE_S = 2.0
 
 _MISSING = {Code.UNKNOWN_TOPIC_OR_PART, Code._UNKNOWN_TOPIC, Code._UNKNOWN_PARTITION}
 _FINAL = {Code.TOPIC_AUTHORIZATION_FAILED, Code.GROUP_AUTHORIZATION_FAILED, Code._FATAL}
@@ -68,9 +68,10 @@ class Intake:
         self._waiting = Waiting()
         self._revoked: set[Partition] = set()
         self._unplaced: set[Partition] = set()
-        self._missing_since: float | None = None
+        self._missing_due: float | None = None  # when to ask whether the topics are there
         self._committed: dict[Partition, int] = {}
         self._commit_due = 0.0
+        self._probe_due = 0.0
         self._consumer = Consumer(
             connection.address(),
             group,
@@ -117,6 +118,10 @@ class Intake:
                 self._consumer.resume([TopicPartition(*partition)])
         for partition in list(self._unplaced):
             self._place(partition)
+        if self._missing_due is not None and time.monotonic() > self._missing_due:
+            self._require_topics()
+        if self._reachability.down and time.monotonic() > self._probe_due:
+            self._probe()
         self._revoked.clear()
         first = self._take(1, min(POLL_S, self._waiting.until_due()))
         if not first or self._most == 1:
@@ -140,7 +145,7 @@ class Intake:
         records = []
         awaits = self.positions.awaits
         raw: Any
-        for raw in self._consumer.consume(count, timeout):
+        for raw in self._consume(count, timeout):
             error = raw.error()
             if error is not None:
                 self._on_error(raw, error)
@@ -151,18 +156,49 @@ class Intake:
                 records.append(Record(partition, offset, raw))
         if records:
             self._reachability.answered()
-            self._missing_since = None
         return records
+
+    def _consume(self, count: int, timeout: float) -> list[Any]:
+        """Raises KafkaError with the cause: Quix wraps what a rebalance callback raised, and
+        librdkafka's fatal errors are raised from here."""
+        try:
+            return list(self._consumer.consume(count, timeout))
+        except QuixException as error:
+            cause = error.__cause__ or error
+            raise KafkaError(f"group {self._group}: {type(cause).__name__}: {cause}") from error
+        except KafkaException as error:
+            raise KafkaError(f"group {self._group}: {error.args[0].str()}") from error
+
+    def _require_topics(self) -> None:
+        """A topic was said to be missing some time ago. Raises TopicMissing if it still is."""
+        existing = self._topics_there()
+        if existing is None:
+            return
+        self._missing_due = None
+        missing = [name for name in self._topics if name[0] != "^" and name not in existing]
+        if missing:
+            raise TopicMissing(f"group {self._group}: {', '.join(missing)} does not exist any more")
+
+    def _probe(self) -> None:
+        """An idle consumer is not told that the brokers are back."""
+        self._probe_due = time.monotonic() + PROBE_S
+        if self._topics_there() is not None:
+            self._reachability.answered()
+
+    def _topics_there(self) -> Container[str] | None:
+        try:
+            topics: dict[str, Any] = self._consumer.list_topics(timeout=0.5).topics
+        except KafkaException:
+            return None
+        return topics
 
     def _on_error(self, raw: Any, error: Code) -> None:
         code = error.code()
         if code == Code._AUTO_OFFSET_RESET:
             self._unplaced.add(Partition(raw.topic(), raw.partition()))
         elif code in _MISSING:
-            now = time.monotonic()
-            self._missing_since = self._missing_since or now
-            if now - self._missing_since > MISSING_TOPIC_GRACE_S:
-                raise TopicMissing(f"group {self._group}: {error.str()}")
+            if self._missing_due is None:  # it is said only once
+                self._missing_due = time.monotonic() + MISSING_TOPIC_GRACE_S
         elif code == Code._MAX_POLL_EXCEEDED:
             log.warning(
                 "group %s: a batch took longer than max.poll.interval.ms; joining again",
@@ -185,6 +221,8 @@ class Intake:
         # Runs inside consume(). No call to Kafka here: it would time out during a failover.
         mine = [Partition(target.topic, target.partition) for target in partitions]
         starts = self._stored_patiently(mine)
+        if starts is None:
+            return  # stopping; without a position nothing that comes is handled
         self.positions.assign(starts)
         for target, partition in zip(partitions, mine, strict=True):
             position = starts[partition]
@@ -194,50 +232,37 @@ class Intake:
         consumer.resume(partitions)
         self.assigned.set()
 
-    def _stored_patiently(self, partitions: list[Partition]) -> dict[Partition, int | None]:
+    def _stored_patiently(self, partitions: list[Partition]) -> dict[Partition, int | None] | None:
+        """The store's positions, waiting for it; None when it is time to stop."""
         while True:
             try:
-                return self.stored(partitions)
+                stored = self.stored(partitions)
             except StoreUnavailable as error:
                 self.store_trouble = str(error)
                 if self._stopping.wait(STORE_AGAIN_S):
-                    raise
+                    return None
+            else:
+                self.store_trouble = None
+                return stored
 
     def _place(self, partition: Partition) -> None:
         """The broker has no such offset: a group that begins, or one whose records are gone.
         Tried again at the next poll while the broker does not answer."""
-        target = TopicPartition(*partition)
-        position = self.positions.held.get(partition)
         try:
-            low, high = self._consumer.get_watermark_offsets(target, timeout=ANSWER_S)
-            if position is None:
-                (committed,) = self._consumer.committed([target], timeout=ANSWER_S)
-                position = committed.offset if committed.offset >= 0 else None
+            offset = starting_offset(
+                self._consumer,
+                self._group,
+                partition,
+                self.positions.held.get(partition),
+                self._reset,
+            )
         except KafkaException as error:
             log.debug("group %s: %s", self._group, error)
             return
         self._unplaced.discard(partition)
-        where = f"{partition.topic}[{partition.number}]"
-        if position is not None:
-            why = (
-                f"{low - position} records were deleted by retention"
-                if position < low
-                else "the topic was made anew, or the broker lost its data"
-            )
-            raise PositionLost(
-                f"group {self._group} would go on at {position} in {where}, but the log holds "
-                f"{low} to {high}: {why}; nothing was skipped. Choose where it goes on by setting "
-                "its position"
-            )
-        if self._reset == "none":
-            raise PositionLost(
-                f"group {self._group} has no position in {where} and auto-offset-reset is none; "
-                "choose earliest or latest"
-            )
-        target.offset = OFFSET_BEGINNING if self._reset == "earliest" else OFFSET_END
         # A partition in this state cannot seek; it is given to the client anew.
-        self._consumer.incremental_unassign([target])
-        self._consumer.incremental_assign([target])
+        self._consumer.incremental_unassign([TopicPartition(*partition)])
+        self._consumer.incremental_assign([TopicPartition(*partition, offset)])
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self.commit(final=True)
@@ -257,17 +282,17 @@ class Intake:
     def commit(self, final: bool = False) -> None:
         """Tell Kafka the positions. With a store that is for lag tools, so it may fail or lag;
         without one it is what the group goes by, after each batch and before a partition goes."""
+        wait = final and self._store is None  # then also what an earlier commit may have failed at
         moved = {
             partition: position
             for partition, position in self.positions.held.items()
-            if position is not None and self._committed.get(partition) != position
+            if position is not None and (wait or self._committed.get(partition) != position)
         }
         now = time.monotonic()
         if not moved or (self._store is not None and not final and now < self._commit_due):
             return
         self._commit_due = now + COMMIT_EVERY_S
         offsets = [TopicPartition(*partition, offset) for partition, offset in moved.items()]
-        wait = final and self._store is None
         try:
             self._consumer.commit(offsets=offsets, asynchronous=not wait)
         except KafkaException as error:

@@ -31,6 +31,7 @@ def _unexecuted(*packages: str) -> Iterator[None]:
 
 
 with _unexecuted("quixstreams", "quixstreams.models"):
+    from quixstreams.exceptions import QuixException
     from quixstreams.kafka import ConnectionConfig, Consumer, Producer
 
-__all__ = ["ConnectionConfig", "Consumer", "Producer"]
+__all__ = ["ConnectionConfig", "Consumer", "Producer", "QuixException"]

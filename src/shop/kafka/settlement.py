@@ -5,6 +5,7 @@
 `Plain`: no store; Kafka remembers the contiguous prefix, at least once.
 """
 
+import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from shop.kafka import tracing
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.errors import KafkaError
+from shop.kafka.ids import derived_id
 from shop.kafka.listener import Endpoint
 from shop.kafka.positions import Positions
 from shop.kafka.store import Partition, Store
@@ -34,6 +36,10 @@ class NotAcknowledged(KafkaError):
     def __init__(self, delay: float | None) -> None:
         super().__init__("not acknowledged")
         self.delay = delay
+
+
+class Stopping(KafkaError):
+    """The consumer was asked to stop while a batch was in hand; it is rolled back."""
 
 
 class Incoming(NamedTuple):
@@ -78,6 +84,8 @@ class Dispatcher:
         )
         once = endpoint.declaration.once
         receipt = event_id if once is None else f"{topic}:{once(message)}"
+        if "\0" in receipt:  # databases end a text there, or refuse it
+            receipt = derived_id("", receipt)
         return Incoming(endpoint, message, receipt)
 
     def call(self, incoming: Incoming, work: Any) -> None:
@@ -104,8 +112,11 @@ class Dispatcher:
 class Settlement(Protocol):
     atomic: bool  # whether a batch that fails leaves nothing handled
 
-    def settle(self, records: Sequence[Record], positions: Positions) -> None:
-        """Handle the records, and move `positions` over exactly those that are handled.
+    def settle(
+        self, records: Sequence[Record], positions: Positions, stopping: threading.Event
+    ) -> None:
+        """Handle the records, and move `positions` over exactly those that are handled: all of
+        them, unless `stopping` is set, which is looked at before each call of a listener.
 
         Raises what a listener raises, WireError, NotAcknowledged, Fenced, StoreUnavailable."""
 
@@ -117,13 +128,17 @@ class Transactional:
         self._dispatcher = dispatcher
         self._store = store
 
-    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+    def settle(
+        self, records: Sequence[Record], positions: Positions, stopping: threading.Event
+    ) -> None:
         moves = positions.moves((r.partition, r.offset) for r in records)
         incoming = [self._dispatcher.decode(record) for record in records]
         call = self._dispatcher.call
         with self._store.transaction(self._dispatcher.group, moves) as transaction:
             fresh = transaction.claim([i.receipt for i in incoming])
             for item in incoming:
+                if stopping.is_set():
+                    raise Stopping
                 if item.receipt in fresh:
                     fresh.discard(item.receipt)  # a second one in the same batch is a repeat
                     work = None
@@ -140,9 +155,13 @@ class External:
         self._dispatcher = dispatcher
         self._store = store
 
-    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+    def settle(
+        self, records: Sequence[Record], positions: Positions, stopping: threading.Event
+    ) -> None:
         group = self._dispatcher.group
         for record in records:
+            if stopping.is_set():
+                return
             moves = positions.moves([(record.partition, record.offset)])
             incoming = self._dispatcher.decode(record)
             if not self._store.seen(group, incoming.receipt):
@@ -158,10 +177,14 @@ class Plain:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def settle(self, records: Sequence[Record], positions: Positions) -> None:
+    def settle(
+        self, records: Sequence[Record], positions: Positions, stopping: threading.Event
+    ) -> None:
         handled = 0
         try:
             for record in records:
+                if stopping.is_set():
+                    return
                 self._dispatcher.call(self._dispatcher.decode(record), None)
                 handled += 1
         finally:

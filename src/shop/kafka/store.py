@@ -45,6 +45,11 @@ class Store(Protocol):
     def positions(self, group: str, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """The next offsets of those partitions that the group has a position for."""
 
+    def recognise(self, group: str, topic_ids: Mapping[str, str]) -> None:
+        """Note which topics the group's positions are of, by Kafka's topic ids. Raises
+        PositionLost when one has another id now: a topic made anew holds other records at the
+        same offsets."""
+
     def transaction(
         self, group: str, moves: Sequence[Move]
     ) -> AbstractContextManager[BatchTransaction]:

@@ -1,5 +1,6 @@
 """Sending: a template shared by all threads, its producer made and checked when it is built."""
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,10 +13,12 @@ from confluent_kafka import KafkaException
 
 from shop.kafka import correlation, tracing
 from shop.kafka.connection import Connection, Producer, Reachability, silent
-from shop.kafka.errors import SendFailed
+from shop.kafka.errors import KafkaError, SendFailed
 from shop.kafka.ids import time_ordered_id
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EVENT_ID, Headers
+
+log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 Acks = Literal["all", "1", "0"]
@@ -101,6 +104,7 @@ class KafkaTemplate:
             extra_config=config,
             flush_timeout=timeout_s or None,
         )
+        self.failure: KafkaError | None = None
         self._producer.poll(0)  # Quix builds its client at first use and without a lock: now
         self._closed = threading.Event()
         self._poller = threading.Thread(target=self._serve, name=f"{name}-acks", daemon=True)
@@ -141,17 +145,28 @@ class KafkaTemplate:
         self, record: OutboundRecord, on_delivery: Callable[[Code | None, Any], None]
     ) -> None:
         """Queue a record as it is. `on_delivery(error, message)` as librdkafka calls it, from the
-        template's thread or the next publisher's. Raises SendFailed when it cannot be queued."""
+        template's thread or the next publisher's; it must not raise. Raises SendFailed when the
+        record cannot be queued."""
+        if self.failure is not None:
+            raise SendFailed(str(self.failure))
+
+        def delivered(error: Code | None, message: Any) -> None:
+            if error is None:
+                self._reachability.answered()
+            on_delivery(error, message)
+
         try:
             self._producer.produce(
                 record.topic,
                 value=record.value,
                 key=record.key,
                 headers=record.headers,
-                on_delivery=on_delivery,
+                on_delivery=delivered,
             )
         except (KafkaException, BufferError) as error:
             code = error.args[0] if isinstance(error, KafkaException) else None
+            if code is not None and code.fatal():
+                self._fail(error)
             raise SendFailed(_refusal(record.topic, code or error), code) from None
 
     def flush(self, timeout: float) -> int:
@@ -182,15 +197,25 @@ class KafkaTemplate:
 
     def _serve(self) -> None:
         while not self._closed.is_set():
-            self._producer.poll(0.1)
+            try:
+                self._producer.poll(0.1)
+            except KafkaException as error:  # librdkafka's fatal errors come out here
+                self._fail(error)
+                return
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing can be sent by this producer any more; only a new one can."""
+        self.failure = KafkaError(f"the producer cannot go on: {error.args[0]}")
+        log.error("%s", self.failure)
 
     def _settle(
         self, future: "Future[SendResult]", topic: str, error: Code | None, message: Any
     ) -> None:
+        if not future.set_running_or_notify_cancel():
+            return  # nobody wants to know any more
         if error is not None:
             future.set_exception(SendFailed(_refusal(topic, error), error))
             return
-        self._reachability.answered()
         offset = message.offset()
         future.set_result(
             SendResult(
