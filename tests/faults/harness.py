@@ -18,6 +18,7 @@ import httpx
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from shop.broker import EmbeddedKafka, free_port
+from shop.child import READY_FD
 from shop.email.maildir import mails
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
@@ -38,7 +39,8 @@ class Faulty:
     accepted: dict[str, str] = field(default_factory=dict)  # order id -> e-mail
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
+        self.moments = random.Random(self.seed)  # of the kills
+        self._orders = random.Random(self.seed + 1)  # drawn from by another thread
         self.port = free_port()
         self.http = free_port()
         self.broker = EmbeddedKafka(self.data / "kafka", port=self.port, fast=True)
@@ -51,8 +53,8 @@ class Faulty:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
         eventually(self.up, "the API", PATIENCE_S)
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """`shop COMMAND` as a process of its own."""
+    def start(self, *command: str, says_ready: int | None = None) -> subprocess.Popen[bytes]:
+        """`shop COMMAND` as a process of its own, which says on a pipe when it is ready."""
         process = subprocess.Popen(
             [sys.executable, "-m", "shop.cli", *command],
             env=os.environ
@@ -61,7 +63,9 @@ class Faulty:
                 "SHOP_HTTP__PORT": str(self.http),
                 "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
                 "SHOP_KAFKA__SESSION_TIMEOUT_MS": "6000",
-            },
+            }
+            | ({} if says_ready is None else {READY_FD: str(says_ready)}),
+            pass_fds=[] if says_ready is None else [says_ready],
             stdout=self._log,
             stderr=self._log,
         )
@@ -70,6 +74,15 @@ class Faulty:
 
     def listen(self, instance: str | None = None) -> subprocess.Popen[bytes]:
         return self.start("listen", "--all", *(["--instance", instance] if instance else []))
+
+    def listen_and_join(self) -> subprocess.Popen[bytes]:
+        """One that has taken part in a rebalance of every group when this returns."""
+        ready, says_ready = os.pipe()
+        process = self.start("listen", "--all", says_ready=says_ready)
+        os.close(says_ready)
+        with os.fdopen(ready, "rb") as pipe:
+            assert pipe.readline() == b"ready\n", "it died before it was ready"
+        return process
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, "it died by itself: see processes.log"
@@ -86,20 +99,32 @@ class Faulty:
         """Needs no broker; gives back every eighth order."""
         resent = []
         for _ in range(count):
-            email = f"customer{self.random.randrange(200)}@example.com"
-            amount = f"{self.random.randrange(100, 500_100) / 100:.2f}"
+            email = f"customer{self._orders.randrange(200)}@example.com"
+            amount = f"{self._orders.randrange(100, 500_100) / 100:.2f}"
             order = {"id": self._uuid(), "email": email, "amount": amount}
             times = 2 if len(self.accepted) % 4 == 0 else 1
             for _ in range(times):
-                answer = self.client.post("/orders", json=order)
-                assert answer.status_code == 202, answer.text
+                self._post_until_answered(order)
             if len(self.accepted) % 8 == 0:
                 resent.append(order)
             self.accepted[order["id"]] = email
         return resent
 
+    def _post_until_answered(self, order: dict[str, str]) -> None:
+        """As a client does that got no answer: the same again, when the API is back."""
+        while True:
+            try:
+                answer = self.client.post("/orders", json=order)
+            except httpx.TransportError:
+                eventually(self.up, "the API again", PATIENCE_S)
+                continue
+            assert answer.status_code == 202, answer.text
+            return
+
     def _send_as_java(self, orders: Sequence[dict[str, str]]) -> None:
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
+        producer = Producer(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random"}
+        )
         for order in orders:
             value = json.dumps(
                 {
@@ -164,6 +189,7 @@ class Faulty:
                 decisions[event.order_id].add((topic.name, event_id))
         assert set(decisions) == orders, "every order is decided"
         assert {len(found) for found in decisions.values()} == {1}, "under one event id"
+        self._audit_order_per_key(new)
         rows = self._rows("fraud", "SELECT order_id, amount, is_fraud FROM decision")
         assert {row[0] for row in rows} == orders
         for order_id, amount, fraud in rows:
@@ -187,8 +213,29 @@ class Faulty:
         for name in DATABASES:
             assert self._rows(name, "SELECT count(*) FROM outbox") == [(0,)], f"{name}: unpublished"
 
+    def _audit_order_per_key(self, new: list[tuple[Any, str, str]]) -> None:
+        """A customer's orders are published as they were accepted, and decided as published."""
+        accepted, published, first = defaultdict(list), defaultdict(list), defaultdict(list)
+        for order_id, email in self.accepted.items():
+            accepted[email].append(order_id)
+        for event, _, correlation_id in new:
+            if event.order_id not in first[event.email]:
+                first[event.email].append(event.order_id)
+            ours = not correlation_id.startswith("Java")
+            if ours and event.order_id not in published[event.email]:
+                published[event.email].append(event.order_id)
+        assert published == accepted, "published in the order of acceptance"
+        for topic in (ORDER_APPROVED, ORDER_REJECTED):
+            decided = defaultdict(list)
+            for event, _, _ in self._read(topic):
+                if event.order_id not in decided[event.email]:
+                    decided[event.email].append(event.order_id)
+            for email, orders in decided.items():
+                expected = [order for order in first[email] if order in set(orders)]
+                assert orders == expected, f"{topic}: decided in the order of publication"
+
     def _read(self, topic: Any) -> list[tuple[Any, str, str]]:
-        """(event, event id, correlation id) of every record."""
+        """(event, event id, correlation id) of every record, partition by partition in order."""
         consumer = Consumer(
             {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "audit",
              "enable.auto.commit": False}
@@ -225,14 +272,13 @@ class Faulty:
             connection.close()
 
     def up(self) -> bool:
-        assert self.serve.poll() is None, "shop serve died: see processes.log"
         try:
             return self.client.get("/health/live").status_code == 200
         except httpx.TransportError:
             return False
 
     def _uuid(self) -> str:
-        h = f"{self.random.getrandbits(128):032x}"
+        h = f"{self._orders.getrandbits(128):032x}"
         return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
 
 

@@ -19,9 +19,9 @@ def test_listeners_killed_at_random_moments_lose_and_double_nothing(tmp_path: Pa
             posting = threading.Thread(target=shop.post, args=(ORDERS // rounds + 1,))
             posting.start()
             # Anywhere from the first decision to after the last one of this round.
-            share = before + shop.random.randrange(1, ORDERS // rounds)
+            share = before + shop.moments.randrange(1, ORDERS // rounds)
             eventually(lambda at=share: shop.decided() >= at, f"{share} decisions", PATIENCE_S)
-            shop.random.random() < 0.5 and posting.join(shop.random.random() / 5)
+            posting.join(shop.moments.choice([0.0, shop.moments.random() / 5]))
             shop.kill(listeners)
             posting.join()
         assert shop.kills >= 10
@@ -31,14 +31,18 @@ def test_listeners_killed_at_random_moments_lose_and_double_nothing(tmp_path: Pa
         shop.audit()
 
 
-def test_an_api_killed_while_it_takes_orders_loses_none_it_answered_for(tmp_path: Path) -> None:
+def test_an_api_killed_while_it_takes_orders_loses_and_doubles_none(tmp_path: Path) -> None:
     with faulty(tmp_path) as shop:
         shop.listen()
-        for _ in range(5):
-            shop.post(60)
+        posting = threading.Thread(target=shop.post, args=(ORDERS // 2,))
+        posting.start()
+        for kill in range(5):
+            count = len(shop.accepted) + shop.moments.randrange(20, 150)
+            eventually(lambda at=count: len(shop.accepted) >= at, f"{count} orders", PATIENCE_S)
+            assert posting.is_alive(), f"kill {kill} comes while orders are taken"
             shop.kill(shop.serve)
             shop.serve = shop.start("serve")
-            eventually(shop.up, "the API again", PATIENCE_S)
+        posting.join()
         shop.settle()
         shop.audit()
 
@@ -62,9 +66,9 @@ def test_orders_are_taken_while_the_broker_is_down_and_go_on_when_it_is_back(
 
 def test_listeners_that_join_and_leave_share_the_work_without_loss(tmp_path: Path) -> None:
     with faulty(tmp_path) as shop:
-        stays = shop.listen()
+        stays = shop.listen_and_join()
         for number in range(8):
-            goes = shop.listen()
+            goes = shop.listen_and_join()
             shop.post(ORDERS // 8)
             half = len(shop.accepted) - ORDERS // 16
             eventually(lambda at=half: shop.decided() >= at, f"{half} decisions", PATIENCE_S)

@@ -218,3 +218,10 @@ def test_a_damaged_broker_directory_can_still_be_wiped(
     assert "damaged" in one_line(shop("broker", "status", environment=environment).stderr)
     assert shop("broker", "wipe", "--yes", environment=environment).returncode == 0
     assert not kafka.exists()
+
+
+def test_an_api_open_to_others_needs_a_token(environment: dict[str, str]) -> None:
+    result = shop("serve", environment=environment, SHOP_HTTP__HOST="0.0.0.0")
+
+    assert "set SHOP_ADMIN_TOKEN" in one_line(result.stderr)
+    assert result.returncode == 2

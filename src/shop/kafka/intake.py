@@ -6,11 +6,7 @@ import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_STORED,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_STORED, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
 from shop.kafka.connection import Connection, Consumer, Reachability, silent
