@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from shop.broker import EmbeddedKafka, free_port
 from shop.child import READY_FD
 from shop.email.maildir import mails
-from shop.kafka.admin import create_topics
+from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
 from shop.kafka.wire import EVENT_ID
 from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
@@ -48,6 +48,7 @@ class Faulty:
         self.kafka = Connection(self.broker.bootstrap_servers)
         create_topics(self.kafka, ALL)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._resend: list[dict[str, str]] = []
         self._log = (self.data / "processes.log").open("ab")
         self.serve = self.start("serve")
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
@@ -93,7 +94,8 @@ class Faulty:
     def post(self, count: int) -> None:
         """Orders of 200 customers, one in four posted twice, one in eight sent again as the Java
         API does: the same order under a new correlation id and without headers."""
-        self._send_as_java(self.post_to_api_only(count))
+        earlier, self._resend = self._resend, self.post_to_api_only(count)
+        self._send_as_java(earlier)  # of the call before, so that they were probably handled
 
     def post_to_api_only(self, count: int) -> list[dict[str, str]]:
         """Needs no broker; gives back every eighth order."""
@@ -145,11 +147,12 @@ class Faulty:
         return self._rows("fraud", "SELECT count(*) FROM decision")[0][0]
 
     def settle(self) -> None:
-        """Wait until every accepted order went its whole way."""
-        eventually(self.settled, "all orders through", PATIENCE_S)
+        """Wait until every accepted order went its whole way, and every record was looked at."""
+        eventually(lambda: self.decided() == len(self.accepted), "all decisions", PATIENCE_S)
+        self._send_as_java(self._resend)  # all of these are repeats for certain
+        eventually(self._settled, "all orders through", PATIENCE_S)
 
-    def settled(self) -> bool:
-        """Whether every accepted order went its whole way."""
+    def _settled(self) -> bool:
         count = len(self.accepted)
         waiting = self._rows("orders", "SELECT count(*) FROM orders WHERE status = 'accepted'")
         return (
@@ -157,8 +160,21 @@ class Faulty:
             and waiting[0][0] == 0
             and len({mail.message_id for mail in mails(self.data / "mail")}) >= count
             and all(not self._rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in DATABASES)
-            and self._rows("users", "SELECT count(*) FROM receipt")[0][0] == count
+            and all(self._position(*group) == self._end() for group in READERS_OF_NEW_ORDER)
         )
+
+    def _position(self, service: str, group: str) -> int:
+        """How many records of NEW_ORDER a group has looked at."""
+        query = (
+            "SELECT sum(next_offset) FROM position "
+            f"WHERE consumer_group = '{group}' AND topic = '{NEW_ORDER}'"
+        )
+        return int(self._rows(service, query)[0][0] or 0)
+
+    def _end(self) -> int:
+        """How many records NEW_ORDER has."""
+        (state,) = describe_topics(self.kafka, [NEW_ORDER.name])
+        return sum(partition.high for partition in state.partitions)
 
     def close(self) -> None:
         for process in self._processes:
@@ -207,6 +223,8 @@ class Faulty:
         assert len(asked) == len(orders), "one mail is asked for per order"
         found = list(mails(self.data / "mail"))
         assert len({mail.message_id for mail in found}) == len(orders), "one mail per order"
+        receipts = self._rows("users", "SELECT count(*) FROM receipt")
+        assert receipts == [(len(orders),)], "each order is looked at once, under its id"
         sent_to = Counter({mail.message_id: mail.to for mail in found}.values())
         assert sent_to == Counter(self.accepted.values())
 
@@ -283,6 +301,7 @@ class Faulty:
 
 
 DATABASES = ("orders", "fraud", "email", "users")
+READERS_OF_NEW_ORDER = [("fraud", "fraud"), ("email", "email-new-order"), ("users", "users")]
 
 
 @contextmanager
