@@ -150,6 +150,7 @@ class Faulty:
         """Wait until every accepted order went its whole way, and every record was looked at."""
         eventually(lambda: self.decided() == len(self.accepted), "all decisions", PATIENCE_S)
         self._send_as_java(self._resend)  # all of these are repeats for certain
+        self._resend = []
         eventually(self._settled, "all orders through", PATIENCE_S)
 
     def _settled(self) -> bool:
@@ -162,6 +163,12 @@ class Faulty:
             and all(not self._rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in DATABASES)
             and all(self._position(*group) == self._end() for group in READERS_OF_NEW_ORDER)
         )
+
+    def members(self, group: str) -> int:
+        """How many members the broker counts in a group."""
+        admin = self.kafka.admin()
+        found = admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+        return len(found.members)
 
     def _position(self, service: str, group: str) -> int:
         """How many records of NEW_ORDER a group has looked at."""
@@ -179,6 +186,7 @@ class Faulty:
     def close(self) -> None:
         for process in self._processes:
             if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
                 process.send_signal(signal.SIGTERM)
         for process in self._processes:
             try:

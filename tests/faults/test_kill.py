@@ -80,3 +80,34 @@ def test_listeners_that_join_and_leave_share_the_work_without_loss(tmp_path: Pat
         assert stays.poll() is None
         shop.settle()
         shop.audit()
+
+
+def test_members_that_sleep_past_their_session_and_wake_up_skip_nothing(tmp_path: Path) -> None:
+    with faulty(tmp_path) as shop:
+        sleeper = shop.listen_and_join()
+        for _ in range(4):
+            shop.settle()  # asleep within a transaction it would hold up all writers of the file
+            sleeper.send_signal(signal.SIGSTOP)
+            shop.post(100)
+            eventually(lambda: not shop.members("fraud"), "the sleeper's eviction", PATIENCE_S)
+            shop.post(100)
+            sleeper.send_signal(signal.SIGCONT)
+            eventually(lambda: shop.decided() == len(shop.accepted), "decisions", PATIENCE_S)
+        shop.settle()
+        shop.audit()
+
+
+def test_a_zombie_writes_nothing_after_another_took_over(tmp_path: Path) -> None:
+    with faulty(tmp_path) as shop:
+        zombie = shop.listen_and_join()
+        shop.post(100)
+        shop.settle()
+        zombie.send_signal(signal.SIGSTOP)
+        heir = shop.listen_and_join()
+        shop.post(300)
+        eventually(lambda: shop.decided() == len(shop.accepted), "decisions", PATIENCE_S)
+        zombie.send_signal(signal.SIGCONT)
+        shop.post(300)
+        shop.settle()
+        shop.audit()
+        assert heir.poll() is None

@@ -63,6 +63,9 @@ class Intake:
         self._reachability = Reachability(f"group {group}")
         self._waiting = Waiting()
         self._revoked: set[Partition] = set()
+        self._reading: dict[Partition, int] = {}  # the offset expected next
+        self._gaps: dict[Partition, int] = {}  # where one was seen last
+        self._sought: set[Partition] = set()  # within one call of consume
         self._unplaced: set[Partition] = set()
         self._missing_due: float | None = None  # when to ask whether the topics are there
         self._committed: dict[Partition, int] = {}
@@ -118,10 +121,10 @@ class Intake:
             self._require_topics()
         if self._reachability.down and time.monotonic() > self._probe_due:
             self._probe()
-        self._revoked.clear()
         first = self._take(1, min(POLL_S, self._waiting.until_due()))
         if not first or self._most == 1:
             return first
+        self._revoked.clear()
         rest = self._take(self._most - 1, 0)
         # A partition may have gone during the second call, even gone and come back elsewhere.
         return [record for record in first if record.partition not in self._revoked] + rest
@@ -135,11 +138,13 @@ class Intake:
     def seek(self, starts: Mapping[Partition, int]) -> None:
         """Read on from these offsets."""
         for partition, offset in starts.items():
+            self._reading[partition] = offset
             self._consumer.seek(TopicPartition(*partition, offset))
 
     def _take(self, count: int, timeout: float) -> list[Record]:
         records = []
-        awaits = self.positions.awaits
+        reading = self._reading
+        self._sought.clear()
         raw: Any
         for raw in self._consume(count, timeout):
             error = raw.error()
@@ -148,11 +153,30 @@ class Intake:
                 continue
             partition = Partition(raw.topic(), raw.partition())
             offset = raw.offset()
-            if awaits(partition, offset):
+            if offset == reading.get(partition) or self._in_step(partition, offset):
+                reading[partition] = offset + 1
                 records.append(Record(partition, offset, raw))
         if records:
             self._reachability.answered()
         return records
+
+    def _in_step(self, partition: Partition, offset: int) -> bool:
+        """Whether a record that is not the expected next one is to be taken all the same.
+
+        Not one that was read before, or of a partition that has gone. One after a gap only when
+        the gap is still there on reading it again: compaction and transaction markers leave gaps,
+        and whatever else does must not lose a record."""
+        if partition not in self.positions or partition in self._sought:
+            return False
+        expected = self._reading.get(partition)
+        if expected is None or offset < expected:
+            return expected is None
+        if self._gaps.get(partition) == expected:
+            return True
+        self._gaps[partition] = expected
+        self._sought.add(partition)
+        self.seek({partition: expected})
+        return False
 
     def _consume(self, count: int, timeout: float) -> list[Any]:
         """Raises KafkaError with the cause: Quix wraps what a rebalance callback raised, and
@@ -222,6 +246,9 @@ class Intake:
         self.positions.assign(starts)
         for target, partition in zip(partitions, mine, strict=True):
             position = starts[partition]
+            self._reading.pop(partition, None)
+            if position is not None:
+                self._reading[partition] = position
             # OFFSET_STORED: what the group committed to Kafka, else _place.
             target.offset = OFFSET_STORED if position is None else position
         consumer.incremental_assign(partitions)
@@ -256,6 +283,7 @@ class Intake:
             log.debug("group %s: %s", self._group, error)
             return
         self._unplaced.discard(partition)
+        self._reading[partition] = offset
         # A partition in this state cannot seek; it is given to the client anew.
         self._consumer.incremental_unassign([TopicPartition(*partition)])
         self._consumer.incremental_assign([TopicPartition(*partition, offset)])
@@ -272,6 +300,7 @@ class Intake:
         self._unplaced.difference_update(gone)
         for partition in gone:
             self._committed.pop(partition, None)
+            self._reading.pop(partition, None)
 
     # --- committing to Kafka -------------------------------------------------------------------
 
