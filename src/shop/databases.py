@@ -35,7 +35,12 @@ class Databases:
         url = self._settings.database.url.get_secret_value().replace("{service}", service)
         if not url:
             path = (self._settings.data_dir / f"{service}.db").absolute()
-            return Database(f"sqlite:///{quote(str(path))}")
+            try:
+                return Database(f"sqlite:///{quote(str(path))}")
+            except OSError as error:
+                raise SettingsError(
+                    f"cannot use {path.parent} ({error.strerror}); SHOP_DATA_DIR chooses another"
+                ) from None
         try:
             schema = service if url.startswith("postgres") else None
             return Database(url, schema=schema)

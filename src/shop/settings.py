@@ -4,10 +4,12 @@ A value comes from the first of: an environment variable `SHOP_SECTION__NAME`, t
 with `--settings`, the default here. An unknown or wrong one stops the start with one line.
 """
 
+import ipaddress
 import os
+import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -17,6 +19,8 @@ from pydantic import (
     PlainSerializer,
     SecretStr,
     ValidationError,
+    field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -26,6 +30,8 @@ from pydantic_settings import (
 )
 
 PREFIX = "SHOP_"
+
+_URL = re.compile(r"sqlite:///.+|postgres(ql)?(\+psycopg)?://.+")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False), PlainSerializer(str)]
@@ -53,6 +59,14 @@ class Security(Section):
     sasl_password: SecretStr | None = None
     ssl_ca_location: Path | None = None
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.protocol.startswith("sasl") and not (self.sasl_mechanism and self.sasl_username):
+            raise ValueError(f"{self.protocol} needs SASL_MECHANISM, SASL_USERNAME and a password")
+        if self.ssl_ca_location is not None and not self.ssl_ca_location.is_file():
+            raise ValueError(f"there is no file {self.ssl_ca_location} (SSL_CA_LOCATION)")
+        return self
+
 
 class Kafka(Section):
     bootstrap_servers: str = ""  # empty: the embedded broker
@@ -77,6 +91,13 @@ class Database(Section):
     # `{service}` is replaced. Empty: one SQLite file per service in the data directory.
     url: SecretStr = SecretStr("")
 
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not _URL.match(url.get_secret_value()):
+            raise ValueError("must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+        return url
+
 
 class Smtp(Section):
     """Where mail goes. No host: an embedded server that keeps it as files under data/mail."""
@@ -86,7 +107,7 @@ class Smtp(Section):
     username: str = ""
     password: SecretStr = SecretStr("")
     starttls: bool = False
-    sender: str = "shop@example.com"
+    sender: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] = "shop@example.com"
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
 
 
@@ -96,7 +117,9 @@ class Fraud(Section):
 
 class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, else json
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda v: str(v).upper())
+    ] = "INFO"
 
 
 class Listener(Section):
@@ -121,6 +144,15 @@ class Settings(BaseSettings):
     fraud: Fraud = Fraud()
     log: Log = Log()
     listeners: dict[str, Listener] = {}
+
+    @model_validator(mode="after")
+    def _closed_or_guarded(self) -> Self:
+        if self.admin_token is None and not _is_loopback(self.http.host):
+            raise ValueError(
+                f"SHOP_HTTP__HOST={self.http.host} opens the API to others; set SHOP_ADMIN_TOKEN "
+                "as well, or stay with 127.0.0.1"
+            )
+        return self
 
     @property
     def embedded_broker(self) -> bool:
@@ -186,8 +218,17 @@ def environment(settings: Settings) -> dict[str, str]:
 def _explain(error: Any) -> str:
     name = PREFIX + "__".join(str(part).upper() for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {name}"
+        return f"unknown setting {name}; `shop settings` lists them all"
+    if error["type"] == "value_error":
+        return f"{name}: {error['ctx']['error']}" if error["loc"] else str(error["ctx"]["error"])
     return f"{name}: {error['msg'].lower()} (it is {_shown(error['input'])})"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _shown(value: object) -> str:

@@ -43,8 +43,10 @@ def configure(settings: Settings, role: str, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log.level)
-    for noisy in ("quixstreams", "uvicorn.access", "asyncio", "alembic", "mail.log"):
+    for noisy in ("uvicorn.access", "asyncio", "alembic", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # What it says of failed commits concerns Kafka's copy of positions that the database has.
+    logging.getLogger("quixstreams").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*_SHARED, _where, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

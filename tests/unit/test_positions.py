@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.errors import KafkaError
-from shop.kafka.positions import Positions
+from shop.kafka.positions import Positions, Reading
 from shop.kafka.retry import Attempts, Backoff
 from shop.kafka.store import Move, Partition
 
@@ -101,6 +101,57 @@ def test_a_record_out_of_order_or_handled_before_is_no_move(records: list[int]) 
 def test_a_partition_not_held_has_no_moves() -> None:
     with pytest.raises(ValueError, match="not held"):
         Positions().moves([(PARTITIONS[0], 0)])
+
+
+@given(
+    log=st.sets(st.integers(0, 40), min_size=1, max_size=30).map(sorted),
+    start=st.integers(0, 20),
+    chunks=st.lists(st.integers(1, 7), min_size=1),
+    data=st.data(),
+)
+def test_reading_passes_over_no_record_whatever_gets_lost_on_the_way(
+    log: list[int], start: int, chunks: list[int], data: st.DataObject
+) -> None:
+    """A log with gaps, read in chunks of which any record may be missing, once."""
+    reading, partition = Reading(), PARTITIONS[0]
+    reading.start(partition, start)
+    position, taken, lost = start, [], set()
+    sizes = iter(chunks * 200)
+    while position <= log[-1]:
+        chunk = [offset for offset in log if offset >= position][: next(sizes)]
+        for offset in chunk:
+            position = offset + 1
+            if offset not in lost and data.draw(st.booleans(), label=f"{offset} gets lost"):
+                lost.add(offset)
+            elif reading.takes(partition, offset):
+                taken.append(offset)
+        position = reading.to_read_again().get(partition, position)
+        if position > log[-1] and taken != [offset for offset in log if offset >= start]:
+            position = (taken[-1] + 1) if taken else start  # a later record shows the gap
+    assert taken == [offset for offset in log if offset >= start]
+
+
+def test_what_was_read_before_or_is_not_held_is_not_taken() -> None:
+    reading, (a, b) = Reading(), PARTITIONS[:2]
+    assert not reading.takes(a, 0)
+    reading.start(a, None)
+    reading.start(b, 3)
+    assert reading.takes(a, 7)
+    assert not reading.takes(a, 7)
+    assert not reading.takes(b, 2)
+    assert reading.takes(b, 3)
+    reading.stop(b)
+    assert not reading.takes(b, 4)
+
+
+def test_a_gap_is_read_again_once_and_then_believed() -> None:
+    reading, partition = Reading(), PARTITIONS[0]
+    reading.start(partition, 5)
+    assert [reading.takes(partition, offset) for offset in (7, 8)] == [False, False]
+    assert reading.to_read_again() == {partition: 5}
+    reading.start(partition, 5)
+    assert [reading.takes(partition, offset) for offset in (7, 8)] == [True, True]
+    assert reading.to_read_again() == {}
 
 
 def test_an_acknowledgment_takes_one_word() -> None:

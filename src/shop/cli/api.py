@@ -2,16 +2,23 @@
 
 import http.client
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from shop.cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from shop.settings import Settings
 
+_AGAIN_S = 10.0
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class NoAnswer(CommandFailed):
+    """Nobody answered, or not to the end."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,23 @@ class Api:
     def __init__(self, settings: "Settings") -> None:
         self._host = _ANYWHERE.get(settings.http.host, settings.http.host)
         self._port = settings.http.port
+        self._answered = False  # ever; else there is no API to wait for
         self._connection = http.client.HTTPConnection(self._host, self._port, timeout=10)
 
     def send_order(self, email: str, amount: str) -> Accepted:
-        """`amount` is sent as it stands, a JSON number."""
+        """`amount` is sent as it stands, a JSON number. Sent again for some seconds while nobody
+        answers: the key makes it one order."""
         body = f'{{"email": {json.dumps(email)}, "amount": {amount}}}'
-        headers, _ = self._ask("POST", "/orders", body)
+        key = str(uuid4())
+        deadline = time.monotonic() + _AGAIN_S
+        while True:
+            try:
+                headers, _ = self._ask("POST", "/orders", body, key=key)
+                break
+            except NoAnswer:
+                if not self._answered or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
         identity = headers["Location"].rpartition("/")[2]
         return Accepted(identity, email, amount, headers["X-Correlation-Id"])
 
@@ -46,9 +64,11 @@ class Api:
         return order
 
     def _ask(
-        self, method: str, path: str, body: str | None = None, wait: float = 0
+        self, method: str, path: str, body: str | None = None, wait: float = 0, key: str = ""
     ) -> tuple[http.client.HTTPMessage, dict[str, Any]]:
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        if key:
+            headers["Idempotency-Key"] = key
         try:
             if self._connection.sock is None:
                 self._connection.connect()
@@ -58,10 +78,11 @@ class Api:
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise CommandFailed(
+            raise NoAnswer(
                 f"no answer from the API at http://{self._host}:{self._port} "
                 f"({_reason(error)}); `shop up` starts it"
             ) from None
+        self._answered = True
         try:
             content = json.loads(answer)
         except ValueError:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from shop.cli.context import settings_of
-from shop.cli.output import print_table
+from shop.cli.errors import CommandFailed
 
 app = typer.Typer(help="Orders: send new ones, look at one.")
 
@@ -46,24 +46,23 @@ def new(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Send new orders to the API; print their ids."""
+    """Send new orders to the API; print each as soon as it is accepted, with --json one object a
+    line. One that gets no answer is sent again under the same Idempotency-Key."""
     from shop.cli.api import Api
 
     api = Api(settings_of(context))
     began = time.monotonic()
-    accepted = []
     for number in range(count):
         if rate:
             time.sleep(max(0.0, began + number / rate - time.monotonic()))
-        accepted.append(api.send_order(email or random_email(), amount or random_amount()))
-    if as_json:
-        typer.echo(json.dumps([asdict(order) for order in accepted], indent=2))
-    else:
-        rows = [
-            {"order": o.id, "customer": o.email, "amount": o.amount, "status": "accepted"}
-            for o in accepted
-        ]
-        print_table(rows, ["order", "customer", "amount", "status"])
+        try:
+            order = api.send_order(email or random_email(), amount or random_amount())
+        except CommandFailed as error:
+            raise CommandFailed(f"{number} of {count} orders accepted; {error}") from None
+        if as_json:
+            typer.echo(json.dumps(asdict(order)))
+        else:
+            typer.echo(f"{order.id}  {order.email}  {order.amount}  accepted")
 
 
 @app.command()

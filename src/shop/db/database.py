@@ -24,9 +24,9 @@ from shop.kafka.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-# SQLite's primary result codes that say "not now": BUSY, LOCKED, NOMEM, READONLY, INTERRUPT,
-# IOERR, FULL, CANTOPEN, PROTOCOL. Others are mistakes in a statement or its data.
-_SQLITE_NOT_NOW = {5, 6, 7, 8, 9, 10, 13, 14, 15}
+# SQLite's primary result codes that are the database's state: BUSY, LOCKED, NOMEM, READONLY,
+# INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB. Others are mistakes in a statement.
+_SQLITE_NOT_NOW = {5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26}
 # PostgreSQL's classes that say "not now": connection, transaction rollback (serialization,
 # deadlock), resources, operator intervention, system error.
 _POSTGRES_NOT_NOW = ("08", "40", "53", "57", "58")
@@ -73,6 +73,7 @@ class Database:
             )  # fmt: skip
         else:
             raise ValueError(f"{parsed.get_backend_name()} is neither sqlite nor postgresql")
+        self.shown = f"{self.name} ({self.path})" if self.path else self.name
         self.engine: Engine = engine
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -84,7 +85,7 @@ class Database:
         failure may undo it together with all later ones, never it alone. Raises StoreUnavailable
         when the database cannot do it now (locked, full, gone). Hold it only for database work:
         on SQLite all other writers wait."""
-        with self._writer_turn(), _availability(self.name), self.engine.connect() as connection:
+        with self._writer_turn(), _availability(self.shown), self.engine.connect() as connection:
             if not durable:
                 _no_flush(connection)
             try:
@@ -100,7 +101,7 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A connection for reading: each statement sees what was committed before it. Raises
         StoreUnavailable."""
-        with _availability(self.name), self._reader.connect() as connection:
+        with _availability(self.shown), self._reader.connect() as connection:
             yield connection
 
     def wake_on_commit(self, waiting: threading.Event) -> None:
@@ -208,6 +209,6 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def check(database: Database) -> None:
-    """Raises StoreUnavailable when the database cannot be read."""
-    with database.read() as connection:
+    """Raises StoreUnavailable when the database cannot be written to."""
+    with database.write() as connection:
         connection.execute(text("SELECT 1"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shop.kafka.admin import require_topics, topic_ids
-from shop.kafka.connection import Connection, client_name
+from shop.kafka.connection import Connection, Reachability, client_name
 from shop.kafka.consumer import GroupConsumer
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
@@ -70,6 +70,7 @@ class ListenerContainer:
         count = concurrency or max(e.declaration.concurrency for e in endpoints)
         self._consumers: list[GroupConsumer] = []
         self._threads: list[threading.Thread] = []
+        reachability = Reachability(f"group {group}")
         for number in range(count):
             config: dict[str, Any] = {
                 "session.timeout.ms": session_timeout_ms,
@@ -90,6 +91,7 @@ class ListenerContainer:
                 max_poll_records=max_poll_records,
                 auto_offset_reset=auto_offset_reset,
                 stopping=stopping,
+                reachability=reachability,
                 extra_config=config,
             )
             retries = Attempts(attempts, backoff or Backoff())

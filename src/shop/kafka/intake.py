@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError as Code
 
 from shop.kafka.connection import Connection, Consumer, Reachability, silent
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
-from shop.kafka.positions import Positions
+from shop.kafka.positions import Positions, Reading
 from shop.kafka.quix import QuixException
 from shop.kafka.retry import Waiting
 from shop.kafka.settlement import Record
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.25  # how long an idle poll waits, and so how soon a stop is noticed
 MISSING_TOPIC_GRACE_S = 30.0  # a broker that has just started may not know all topics yet
-COMMIT_EVERY_S = 1.0  # where a store has the positions, Kafka's copy is for lag tools only
+COMMIT_EVERY_S = 1.0  # to Kafka, where a store has the positions: for lag tools only
 STORE_AGAIN_S = 0.5
 PROBE_S = 2.0
 
@@ -49,6 +49,7 @@ class Intake:
         max_poll_records: int,
         auto_offset_reset: str,
         stopping: threading.Event,
+        reachability: Reachability,
         extra_config: Mapping[str, Any],
     ) -> None:
         self.positions = Positions()
@@ -60,12 +61,10 @@ class Intake:
         self._most = max_poll_records
         self._reset = auto_offset_reset
         self._stopping = stopping
-        self._reachability = Reachability(f"group {group}")
+        self._reachability = reachability
         self._waiting = Waiting()
         self._revoked: set[Partition] = set()
-        self._reading: dict[Partition, int] = {}  # the offset expected next
-        self._gaps: dict[Partition, int] = {}  # where one was seen last
-        self._sought: set[Partition] = set()  # within one call of consume
+        self._reading = Reading()
         self._unplaced: set[Partition] = set()
         self._missing_due: float | None = None  # when to ask whether the topics are there
         self._committed: dict[Partition, int] = {}
@@ -108,8 +107,6 @@ class Intake:
         finally:
             self._consumer.close()  # type: ignore[no-untyped-call]
 
-    # --- records -------------------------------------------------------------------------------
-
     def poll(self) -> list[Record]:
         """What is there at once, at most max_poll_records; waits only for the first, POLL_S."""
         for partition in self._waiting.take_due():
@@ -136,15 +133,13 @@ class Intake:
             self._waiting.add(partition, delay)
 
     def seek(self, starts: Mapping[Partition, int]) -> None:
-        """Read on from these offsets."""
         for partition, offset in starts.items():
-            self._reading[partition] = offset
+            self._reading.start(partition, offset)
             self._consumer.seek(TopicPartition(*partition, offset))
 
     def _take(self, count: int, timeout: float) -> list[Record]:
         records = []
-        reading = self._reading
-        self._sought.clear()
+        takes = self._reading.takes
         raw: Any
         for raw in self._consume(count, timeout):
             error = raw.error()
@@ -153,30 +148,12 @@ class Intake:
                 continue
             partition = Partition(raw.topic(), raw.partition())
             offset = raw.offset()
-            if offset == reading.get(partition) or self._in_step(partition, offset):
-                reading[partition] = offset + 1
+            if takes(partition, offset):
                 records.append(Record(partition, offset, raw))
+        self.seek(self._reading.to_read_again())
         if records:
             self._reachability.answered()
         return records
-
-    def _in_step(self, partition: Partition, offset: int) -> bool:
-        """Whether a record that is not the expected next one is to be taken all the same.
-
-        Not one that was read before, or of a partition that has gone. One after a gap only when
-        the gap is still there on reading it again: compaction and transaction markers leave gaps,
-        and whatever else does must not lose a record."""
-        if partition not in self.positions or partition in self._sought:
-            return False
-        expected = self._reading.get(partition)
-        if expected is None or offset < expected:
-            return expected is None
-        if self._gaps.get(partition) == expected:
-            return True
-        self._gaps[partition] = expected
-        self._sought.add(partition)
-        self.seek({partition: expected})
-        return False
 
     def _consume(self, count: int, timeout: float) -> list[Any]:
         """Raises KafkaError with the cause: Quix wraps what a rebalance callback raised, and
@@ -229,8 +206,6 @@ class Intake:
         else:
             log.debug("group %s: %s", self._group, error.str())
 
-    # --- where partitions start ----------------------------------------------------------------
-
     def stored(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """The store's positions, None where it has none. Raises StoreUnavailable."""
         partitions = list(partitions)
@@ -246,9 +221,7 @@ class Intake:
         self.positions.assign(starts)
         for target, partition in zip(partitions, mine, strict=True):
             position = starts[partition]
-            self._reading.pop(partition, None)
-            if position is not None:
-                self._reading[partition] = position
+            self._reading.start(partition, position)
             # OFFSET_STORED: what the group committed to Kafka, else _place.
             target.offset = OFFSET_STORED if position is None else position
         consumer.incremental_assign(partitions)
@@ -283,7 +256,7 @@ class Intake:
             log.debug("group %s: %s", self._group, error)
             return
         self._unplaced.discard(partition)
-        self._reading[partition] = offset
+        self._reading.start(partition, offset)
         # A partition in this state cannot seek; it is given to the client anew.
         self._consumer.incremental_unassign([TopicPartition(*partition)])
         self._consumer.incremental_assign([TopicPartition(*partition, offset)])
@@ -300,9 +273,7 @@ class Intake:
         self._unplaced.difference_update(gone)
         for partition in gone:
             self._committed.pop(partition, None)
-            self._reading.pop(partition, None)
-
-    # --- committing to Kafka -------------------------------------------------------------------
+            self._reading.stop(partition)
 
     def commit(self, final: bool = False) -> None:
         """Tell Kafka the positions. With a store that is for lag tools, so it may fail or lag;

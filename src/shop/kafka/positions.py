@@ -53,3 +53,44 @@ class Positions:
         for partition, held, to in moves:
             if partition in self._next and self._next[partition] == held:
                 self._next[partition] = to
+
+
+class Reading:
+    """Which offset is expected next of each partition, so that none is passed over on the way from
+    the log to the listeners: by a rebalance, a seek, or a mistake.
+
+    Offsets have gaps (compaction, transaction markers). A gap is believed only when reading it
+    again shows the same one.
+    """
+
+    def __init__(self) -> None:
+        self._expected: dict[Partition, int | None] = {}
+        self._gaps: dict[Partition, tuple[int, int]] = {}
+        self._again: dict[Partition, int] = {}
+
+    def start(self, partition: Partition, offset: int | None) -> None:
+        """Read from this offset on; None: wherever the broker begins."""
+        self._expected[partition] = offset
+
+    def stop(self, partition: Partition) -> None:
+        self._expected.pop(partition, None)
+
+    def takes(self, partition: Partition, offset: int) -> bool:
+        """Whether the record is the next one, and so to be handled."""
+        if partition not in self._expected or partition in self._again:
+            return False
+        expected = self._expected[partition]
+        if expected is not None and offset != expected:
+            if offset < expected:  # read before
+                return False
+            if self._gaps.get(partition) != (expected, offset):
+                self._gaps[partition] = expected, offset
+                self._again[partition] = expected
+                return False
+        self._expected[partition] = offset + 1
+        return True
+
+    def to_read_again(self) -> Mapping[Partition, int]:
+        """Where gaps were seen since this was last asked, and to read again from."""
+        again, self._again = self._again, {}
+        return again

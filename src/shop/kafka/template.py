@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
@@ -13,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from shop.kafka import correlation, tracing
 from shop.kafka.connection import Connection, Producer, Reachability, silent
-from shop.kafka.errors import KafkaError, SendFailed
+from shop.kafka.errors import BrokerUnreachable, KafkaError, SendFailed
 from shop.kafka.ids import time_ordered_id
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EVENT_ID, Headers
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 Acks = Literal["all", "1", "0"]
+
+PROBE_S = 3.0
 
 
 class SendResult(msgspec.Struct, frozen=True):
@@ -88,6 +91,7 @@ class KafkaTemplate:
         timeout_s: float = 30,
         name: str = "template",
     ) -> None:
+        self._connection = connection
         self._reachability = Reachability(name)
         config: dict[str, Any] = connection.client_config(name) | {
             "acks": acks,
@@ -196,12 +200,24 @@ class KafkaTemplate:
         return self._reachability.down
 
     def _serve(self) -> None:
+        probe_due = 0.0
         while not self._closed.is_set():
             try:
                 self._producer.poll(0.1)
             except KafkaException as error:  # librdkafka's fatal errors come out here
                 self._fail(error)
                 return
+            if self._reachability.down and time.monotonic() > probe_due:
+                self._probe()
+                probe_due = time.monotonic() + PROBE_S
+
+    def _probe(self) -> None:
+        """A template that has nothing to send is not told that the brokers are back."""
+        try:
+            self._connection.metadata(timeout=0.5)
+        except BrokerUnreachable:
+            return
+        self._reachability.answered()
 
     def _fail(self, error: Exception) -> None:
         """Nothing can be sent by this producer any more; only a new one can."""
