@@ -348,7 +348,7 @@ def test_a_database_locked_by_a_stranger_is_waited_for(
     for text in ("a", "b"):
         template.send(source, "k", text)
     trouble = eventually(lambda: container.trouble if "locked" in (container.trouble or "") else 0)
-    assert "database fraud is not available" in trouble
+    assert "fraud.db) is not available" in trouble
     stranger.execute("ROLLBACK")
     eventually(lambda: count(database, Decision) == 2)
     assert eventually(lambda: container.trouble is None)
