@@ -67,10 +67,10 @@ def test_orders_are_taken_while_the_broker_is_down_and_go_on_when_it_is_back(
 def test_listeners_that_join_and_leave_share_the_work_without_loss(tmp_path: Path) -> None:
     with faulty(tmp_path) as shop:
         stays = shop.listen_and_join()
-        for number in range(8):
+        for number in range(5):
             goes = shop.listen_and_join()
-            shop.post(ORDERS // 8)
-            half = len(shop.accepted) - ORDERS // 16
+            shop.post(ORDERS // 5)
+            half = len(shop.accepted) - ORDERS // 10
             eventually(lambda at=half: shop.decided() >= at, f"{half} decisions", PATIENCE_S)
             if number % 2:
                 shop.kill(goes)
@@ -85,7 +85,7 @@ def test_listeners_that_join_and_leave_share_the_work_without_loss(tmp_path: Pat
 def test_members_that_sleep_past_their_session_and_wake_up_skip_nothing(tmp_path: Path) -> None:
     with faulty(tmp_path) as shop:
         sleeper = shop.listen_and_join()
-        for _ in range(4):
+        for _ in range(3):
             shop.settle()  # asleep within a transaction it would hold up all writers of the file
             sleeper.send_signal(signal.SIGSTOP)
             shop.post(100)
