@@ -249,7 +249,7 @@ def test_an_external_listener_stops_after_the_record_in_hand(
     assert reached.wait(10)
     container.ask_to_stop()
     go_on.set()
-    assert container.stop()
+    assert container.stop(timeout=30)
     assert done == ["0"]
     assert store.positions(group, [Partition(source.name, 0)]) == {Partition(source.name, 0): 1}
 

@@ -79,7 +79,7 @@ class Place:
 
     def order_goes_through_to_its_mail(self) -> None:
         sent = self.run("orders", "new", "--email", "ana@example.com", "--amount", "10", "--json")
-        (order,) = json.loads(sent.stdout)
+        order = json.loads(sent.stdout)
         shown = self.run("orders", "show", order["id"], "--wait", "20", "--json")
         assert json.loads(shown.stdout)["status"] == "approved"
         until(lambda: any(self.mails_of(order["correlation_id"])))
