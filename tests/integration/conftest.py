@@ -65,4 +65,4 @@ def listen(kafka: Connection) -> Iterator[Callable[..., ListenerContainer]]:
     for container in started:
         container.ask_to_stop()
     for container in started:
-        container.stop()
+        container.stop(timeout=30)

@@ -148,7 +148,7 @@ def test_a_failing_record_takes_nothing_with_it(
     template.flush(10)
     container = listen(decider(source, target, group), store=store)
     eventually(lambda: container.failure)
-    container.stop()
+    container.stop(timeout=30)
     with database.read() as connection:
         rows = set(connection.scalars(select(Decision.order_id)))
         texts = [TEXT.decode(v)[0] for v in connection.scalars(select(outbox.c.value))]
@@ -198,7 +198,7 @@ def test_a_topic_made_anew_is_refused_though_its_offsets_are_there(
     listener = decider(source, target, group)
     container = listen(listener, store=store)
     eventually(lambda: count(database, Decision) == 1)
-    container.stop()
+    container.stop(timeout=30)
     admin = kafka.admin()
     admin.delete_topics([source.name])[source.name].result(30)
     eventually(lambda: source.name not in kafka.metadata().topics)
