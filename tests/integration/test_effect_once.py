@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -292,6 +293,34 @@ def test_a_record_the_broker_will_never_take_is_parked_and_the_others_go_out(
     assert [record.value() for record in read_all(kafka, topic)] == [b'"a"', b'"b"']
     with database.read() as connection:
         assert "large" in (connection.scalar(select(outbox.c.parked)) or "")
+
+
+def test_a_row_that_cannot_be_read_is_parked_and_the_others_go_out(
+    kafka: Connection, make_topic: MakeTopic, database: Database, relay: Relay
+) -> None:
+    topic = make_topic(TEXT)
+    rows = [
+        {"topic": topic.name, "key": "k", "value": value, "headers": headers, "created_at": 0}
+        for value, headers in ((b'"a"', b"\xc1 not msgpack"), (b'"b"', b"\x90"))
+    ]
+    with database.write() as connection:
+        connection.execute(outbox.insert(), rows)
+    eventually(lambda: outbox_size(database) == (0, 1))
+    assert [record.value() for record in read_all(kafka, topic)] == [b'"b"']
+
+
+def test_a_missing_topic_holds_up_only_its_own_records_and_loses_none(
+    kafka: Connection, make_topic: MakeTopic, database: Database, relay: Relay
+) -> None:
+    topic, missing = make_topic(TEXT), Topic(f"LATER-{uuid4().hex[:8]}", TEXT, partitions=1)
+    records = [OutboundRecord(name, "k", b'"x"', []) for name in (missing.name, topic.name)]
+    with database.write() as connection:
+        write_outbox(connection, records)
+    eventually(lambda: len(read_all(kafka, topic)) == 1)
+    assert outbox_size(database) in [(1, 0), (2, 0)]  # nothing is parked
+    create_topics(kafka, [missing])
+    eventually(lambda: outbox_size(database) == (0, 0), patience=60)
+    assert [record.value() for record in read_all(kafka, missing)] == [b'"x"']
 
 
 def test_one_relay_per_database_works_and_another_process_takes_over_when_it_dies(

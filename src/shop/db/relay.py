@@ -49,6 +49,10 @@ class _Published:
     hopeless: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[str, Any]] = field(default_factory=list)  # topic and why; tried again
 
+    @property
+    def size(self) -> int:
+        return len(self.done) + len(self.hopeless) + len(self.failed)
+
 
 class Relay:
     """One thread. `template` should be idempotent, and without a send timeout; relays may share
@@ -136,19 +140,20 @@ class Relay:
             return 0
         result = _Published()
         answered = threading.Event()
-        left = len(rows)
+
+        def settled(outcomes: list[Any], outcome: Any) -> None:
+            outcomes.append(outcome)
+            # By what is there, not by a counter: several threads serve the callbacks.
+            if result.size == len(rows):
+                answered.set()
 
         def delivered(row: Any, error: Any, _message: Any = None) -> None:
-            nonlocal left
             if error is None:
-                result.done.append(row.id)
-            elif not isinstance(error, Code) or error.code() in _HOPELESS:
-                result.hopeless.append((row.id, str(error)))
+                settled(result.done, row.id)
+            elif isinstance(error, Code) and error.code() in _HOPELESS:
+                settled(result.hopeless, (row.id, str(error)))
             else:
-                result.failed.append((row.topic, error))
-            left -= 1  # one thread at a time calls back: librdkafka's callbacks are served in turn
-            if not left:
-                answered.set()
+                settled(result.failed, (row.topic, error))
 
         for row in rows:
             try:
@@ -160,7 +165,7 @@ class Relay:
                     return 0
                 delivered(row, error.cause or error)
             except Exception as error:  # a row that cannot even be read
-                delivered(row, error)
+                settled(result.hopeless, (row.id, str(error)))
         while not answered.wait(0.2):  # librdkafka's own flush looks only every 10 ms
             if self._template.failure is not None:
                 return 0

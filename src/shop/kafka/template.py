@@ -79,7 +79,8 @@ class KafkaTemplate:
     order. With "1" or "0" a record may be lost with a broker, or doubled.
 
     `linger_ms`: how long a record may wait for company. A record is tried for `timeout_s` (0: for
-    ever); then its send fails. A background thread serves acknowledgements.
+    ever); then its send fails. A background thread serves acknowledgements. `failure` is set when
+    the producer met an error after which it can never send again: end the process then.
     """
 
     def __init__(
