@@ -14,7 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import func, select, update
 
 from shop.db.database import Database
@@ -31,38 +30,14 @@ from shop.kafka.listener import listener
 from shop.kafka.store import Move, Partition
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
 from shop.kafka.topic import Topic
-from shop.kafka.wire import EVENT_ID, EnvelopeCodec, Message
+from shop.kafka.wire import EnvelopeCodec, Message
+from tests.reading import count, event_id, read_all
 from tests.waiting import eventually
 
 TEXT = EnvelopeCodec[str]({"java.lang.String": str})
 
 Listen = Callable[..., ListenerContainer]
 MakeTopic = Callable[..., Topic[str]]
-
-
-def count(database: Database, table: Any) -> int:
-    with database.read() as connection:
-        return connection.scalar(select(func.count()).select_from(table)) or 0
-
-
-def read_all(kafka: Connection, topic: Topic[Any]) -> list[Any]:
-    """Every record of a topic as it stands now."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader"})
-    records = []
-    for number in range(topic.partitions):
-        where = TopicPartition(topic.name, number, 0)
-        high = consumer.get_watermark_offsets(where)[1]
-        consumer.assign([where])
-        got: list[Any] = []
-        while len(got) < high:
-            got += consumer.consume(high - len(got), 0.5)
-        records += got
-    consumer.close()
-    return records
-
-
-def event_id(record: Any) -> str:
-    return dict(record.headers())[EVENT_ID].decode()
 
 
 @pytest.fixture

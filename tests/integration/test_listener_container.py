@@ -127,8 +127,8 @@ class BatchSizes:
     def work(self, *_: Any) -> dict[str, Any]:
         return {}
 
-    def seen(self, *_: Any) -> bool:
-        return False
+    def seen(self, *_: Any) -> set[str]:
+        return set()
 
 
 @pytest.mark.parametrize("most", [1, 10, 500])

@@ -41,7 +41,7 @@ def test_many_threads_on_one_database_never_meet_a_lock(database: Database) -> N
         partition = Partition("T", number)
         try:
             for offset in range(30):
-                store.seen("g", f"{number}-{offset}")
+                store.seen("g", [f"{number}-{offset}"])
                 move = Move(partition, offset or None, offset + 1)
                 with store.transaction("g", [move]) as transaction:
                     transaction.claim([f"{number}-{offset}"])

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shop.events import Order
+from shop.events import Order, User
 from shop.kafka.errors import WireError
 from shop.kafka.ids import derived_id
+from shop.kafka.template import outbound
 from shop.kafka.wire import EVENT_ID, TRACEPARENT, received_ids
-from shop.topics import NEW_ORDER, SEND_EMAIL
+from shop.topics import (
+    NEW_ORDER,
+    SEND_EMAIL,
+    SEND_MESSAGE_TO_ALL_USERS,
+    USER_GENERATE_READING_REPORT,
+)
 
 ORDERS, TEXTS = NEW_ORDER.codec, SEND_EMAIL.codec
 
@@ -23,6 +29,14 @@ JAVA_ORDER = (
 JAVA_TEXT = (
     '{"type":"java.lang.String","payload":"Thank you for your order! We are processing your '
     'order!","correlationId":{"id":"…-EmailNewOrderService(…)-_ECOMMERCE_SEND_EMAIL(…)"}}'
+).encode()
+JAVA_TO_ALL_USERS = (
+    '{"type":"java.lang.String","payload":"ECOMMERCE_USER_GENERATE_READING_REPORT","correlationId":'
+    '{"id":"GenerateAllReportsServlet(…)-_ECOMMERCE_SEND_MESSAGE_TO_ALL_USERS(…)"}}'
+).encode()
+JAVA_USER = (
+    '{"type":"br.com.alura.ecommerce.User","payload":{"uuid":"85268c5a-…"},"correlationId":'
+    '{"id":"…-BatchSendMessageService(…)-_ECOMMERCE_USER_GENERATE_READING_REPORT(…)"}}'
 ).encode()
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -39,6 +53,19 @@ def test_a_text_of_the_java_services_comes_and_goes_byte_for_byte() -> None:
     body, correlation_id = TEXTS.decode(JAVA_TEXT)
     assert body == "Thank you for your order! We are processing your order!"
     assert TEXTS.encode(body, correlation_id or "") == JAVA_TEXT
+
+
+def test_what_asks_for_reports_comes_and_goes_byte_for_byte_and_under_the_same_keys() -> None:
+    name, correlation_id = SEND_MESSAGE_TO_ALL_USERS.codec.decode(JAVA_TO_ALL_USERS)
+    assert name == USER_GENERATE_READING_REPORT.name
+    asked = SEND_MESSAGE_TO_ALL_USERS.codec.encode(name, correlation_id or "")
+    assert asked == JAVA_TO_ALL_USERS
+    assert outbound(SEND_MESSAGE_TO_ALL_USERS, None, name, correlation_id="C").key == name
+
+    user, correlation_id = USER_GENERATE_READING_REPORT.codec.decode(JAVA_USER)
+    assert user == User(uuid="85268c5a-…")
+    assert USER_GENERATE_READING_REPORT.codec.encode(user, correlation_id or "") == JAVA_USER
+    assert outbound(USER_GENERATE_READING_REPORT, None, user, correlation_id="C").key == user.uuid
 
 
 @given(order_id=text | st.none(), amount=amounts, email=text, correlation_id=text)

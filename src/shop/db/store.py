@@ -60,6 +60,11 @@ class Buffer:
     ) -> None:
         self._rows.setdefault((model, on_conflict, *values), []).append(values)
 
+    def extend(self, other: "Buffer") -> None:
+        self.sends += other.sends
+        for statement, rows in other._rows.items():
+            self._rows.setdefault(statement, []).extend(rows)
+
     def flush(self, database: Database, connection: Connection) -> None:
         for (model, on_conflict, *_), rows in self._rows.items():
             if on_conflict is not None and database.path is None:
@@ -93,7 +98,9 @@ class Work:
 
     __slots__ = ("_batch", "_cause", "_correlation_id", "_message", "_sent", "_title")
 
-    def __init__(self, batch: "_Batch", message: Message[Any], cause: str, title: str) -> None:
+    def __init__(
+        self, batch: "_Batch | _Notes", message: Message[Any], cause: str, title: str
+    ) -> None:
         self._batch = batch
         self._message = message
         self._cause = cause
@@ -133,7 +140,7 @@ class Work:
     @property
     def session(self) -> Session:
         """An ORM session in the batch's transaction, for reading and for writes that `add` and
-        `put` cannot say. Never commit it."""
+        `put` cannot say. Never commit it. A repeatable listener, called outside, has none."""
         return self._batch.session
 
 
@@ -164,6 +171,9 @@ class _Batch:
     def work(self, message: Message[Any], cause: str, title: str) -> Work:
         return Work(self, message, cause, title)
 
+    def accept(self, notes: Work) -> None:
+        self.buffer.extend(notes._batch.buffer)
+
     @property
     def session(self) -> Session:
         if self._session is None:
@@ -185,6 +195,18 @@ class _Batch:
         if self._session is not None:
             self._session.flush()
         self.buffer.flush(self._database, self._connection)
+
+
+class _Notes:
+    """What a unit of work outside of a transaction writes to."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self.buffer = Buffer()
+
+    @property
+    def session(self) -> Session:
+        raise TypeError("a repeatable listener is called outside the transaction: no session")
 
 
 class DatabaseStore:
@@ -238,12 +260,15 @@ class DatabaseStore:
             yield batch
             batch.finish()
 
-    def seen(self, group: str, receipt_id: str) -> bool:
+    def seen(self, group: str, receipts: Sequence[str]) -> set[str]:
         query = select(receipt.c.id).where(
-            receipt.c.consumer_group == group, receipt.c.id == receipt_id
+            receipt.c.consumer_group == group, receipt.c.id.in_(receipts)
         )
         with self._database.read() as connection:
-            return connection.execute(query).first() is not None
+            return set(connection.scalars(query))
+
+    def notes(self, group: str, message: Message[Any], cause: str, title: str) -> Work:
+        return Work(_Notes(group), message, cause, title)
 
 
 def write_outbox(connection: Connection, records: Sequence[OutboundRecord]) -> None:

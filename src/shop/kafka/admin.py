@@ -82,8 +82,9 @@ def create_topics(
     return [topic.name for topic in missing]
 
 
-def require_topics(connection: Connection, names: Iterable[str], timeout: float = 8.0) -> None:
-    """Raise BrokerUnreachable, or TopicMissing with the names of those that do not exist."""
+def require_topics(connection: Connection, names: Iterable[str], timeout: float = 8.0) -> list[str]:
+    """The names of all topics. Raises BrokerUnreachable, or TopicMissing with the names of those
+    that do not exist."""
     existing = connection.metadata(timeout).topics
     missing = sorted(name for name in set(names) if name not in existing)
     if missing:
@@ -91,6 +92,7 @@ def require_topics(connection: Connection, names: Iterable[str], timeout: float 
             f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} "
             f"{'do' if len(missing) > 1 else 'does'} not exist"
         )
+    return list(existing)
 
 
 def topic_ids(connection: Connection, names: Sequence[str], timeout: float = 8.0) -> dict[str, str]:

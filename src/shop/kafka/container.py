@@ -12,9 +12,16 @@ from shop.kafka.consumer import GroupConsumer
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
 from shop.kafka.retry import Attempts, Backoff
-from shop.kafka.settlement import Dispatcher, External, Plain, Settlement, Transactional
+from shop.kafka.settlement import (
+    Dispatcher,
+    External,
+    Plain,
+    Repeatable,
+    Settlement,
+    Transactional,
+)
 from shop.kafka.store import Store
-from shop.kafka.topic import Topic
+from shop.kafka.topic import Topic, TopicPattern
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +65,13 @@ class ListenerContainer:
         self._on_failure = on_failure
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
+        self._patterns = [source for source in sources if isinstance(source, TopicPattern)]
         dispatcher = Dispatcher(group, endpoints)
         settlement: Settlement
         if store is None:
             settlement = Plain(dispatcher)
+        elif endpoints[0].declaration.repeatable:
+            settlement = Repeatable(dispatcher, store)
         elif endpoints[0].declaration.external:
             settlement = External(dispatcher, store)
             max_poll_records = min(max_poll_records, EXTERNAL_MOST)
@@ -79,7 +89,7 @@ class ListenerContainer:
             }
             if instance:
                 config["group.instance.id"] = f"{instance}-{group}-{number}"
-            if len(self._required) < len(sources):
+            if self._patterns:
                 config["topic.metadata.refresh.interval.ms"] = 5_000  # patterns: new topics join
             stopping = threading.Event()
             intake = Intake(
@@ -100,9 +110,10 @@ class ListenerContainer:
     def start(self, timeout: float = 8.0) -> None:
         """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds;
         with a store PositionLost when a topic was made anew, and StoreUnavailable."""
-        require_topics(self._connection, self._required, timeout)
+        existing = require_topics(self._connection, self._required, timeout)
         if self._store is not None:
-            ids = topic_ids(self._connection, self._required, timeout)
+            matching = [n for n in existing if any(p.matches(n) for p in self._patterns)]
+            ids = topic_ids(self._connection, [*self._required, *matching], timeout)
             self._store.recognise(self.group, ids)
         for number, consumer in enumerate(self._consumers):
             thread = threading.Thread(

@@ -34,6 +34,13 @@ class Declaration:
     concurrency: int
     once: Once | None
     external: bool
+    repeatable: bool
+
+
+def every_record(message: Message[Any]) -> str:
+    """For `once`: each record counts, also one that is there twice. No receipt is kept; the
+    position alone sees to it that none is handled again."""
+    return f"{message.topic}[{message.partition}]-{message.offset}"
 
 
 def listener(
@@ -42,6 +49,7 @@ def listener(
     concurrency: int = 1,
     once: Once | None = None,
     external: bool = False,
+    repeatable: bool = False,
 ) -> Callable[[F], F]:
     """Mark a method as a listener of topics, or of one TopicPattern, in a consumer group.
 
@@ -51,6 +59,9 @@ def listener(
     `external`: the effect is outside the store (an e-mail, a call). The listener is then called
     outside of any transaction and each record is settled by itself right after: the effect happens
     at least once, and a crash can repeat only the one that was being done.
+    `repeatable`: of an external listener whose effect may happen again without harm, like a file
+    replaced by the same. A polled batch is then settled in one transaction after its listeners ran,
+    and the listener may take a unit of work, which only takes notes for that transaction.
     """
     if not sources:
         raise ListenerDeclarationError("@listener needs a topic: @listener(TOPIC, group=…)")
@@ -63,7 +74,9 @@ def listener(
         raise ListenerDeclarationError("@listener needs a group: @listener(TOPIC, group='fraud')")
     if concurrency < 1:
         raise ListenerDeclarationError(f"concurrency is 1 or more, not {concurrency}")
-    declaration = Declaration(sources, group, concurrency, once, external)
+    if repeatable and not external:
+        raise ListenerDeclarationError("repeatable=True is said of an effect with external=True")
+    declaration = Declaration(sources, group, concurrency, once, external, repeatable)
 
     def mark(function: F) -> F:
         setattr(function, _MARK, declaration)
@@ -95,10 +108,10 @@ class Endpoint:
                 raise ListenerDeclarationError(f"{self.name} takes {kind} twice")
         self.wants_ack = "ack" in kinds
         self.wants_work = "work" in kinds
-        if declaration.external and self.wants_work:
+        if declaration.external and not declaration.repeatable and self.wants_work:
             raise ListenerDeclarationError(
-                f"{self.name} is external, so it is called outside the transaction: "
-                "take no unit of work, or drop external=True"
+                f"{self.name} is external, so it is called outside the transaction: take no unit "
+                "of work, or drop external=True, or add repeatable=True"
             )
         if inspect.iscoroutinefunction(method):
             raise ListenerDeclarationError(
@@ -199,7 +212,7 @@ class ListenerRegistry:
                     f"two listeners of group {group} take {name}; one record, one listener: "
                     "give one of them a group of its own"
                 )
-        if len({e.declaration.external for e in endpoints}) > 1:
+        if len({(e.declaration.external, e.declaration.repeatable) for e in endpoints}) > 1:
             raise ListenerDeclarationError(
                 f"group {group} mixes external listeners with others; give them groups of their own"
             )

@@ -1,7 +1,8 @@
-"""Handling records so that they count: three ways, by what remembers that they were handled.
+"""Handling records so that they count, in ways that differ in what remembers it and when.
 
 `Transactional`: the listeners' effects, receipts and positions become true together.
 `External`: the effect is outside; each record is settled right after it, by itself.
+`Repeatable`: the effect is outside and may be repeated; a batch is settled as one, after it.
 `Plain`: no store; Kafka remembers the contiguous prefix, at least once.
 """
 
@@ -14,9 +15,9 @@ from shop.kafka import tracing
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.errors import KafkaError
 from shop.kafka.ids import derived_id
-from shop.kafka.listener import Endpoint
+from shop.kafka.listener import Endpoint, every_record
 from shop.kafka.positions import Positions
-from shop.kafka.store import Partition, Store
+from shop.kafka.store import BatchTransaction, Partition, Store
 from shop.kafka.wire import Message, received_ids
 
 current_message: ContextVar[Message[Any] | None] = ContextVar("kafka_message", default=None)
@@ -43,11 +44,13 @@ class Stopping(KafkaError):
 
 
 class Incoming(NamedTuple):
-    """A decoded record with the listener it goes to, and its receipt."""
+    """A decoded record with the listener it goes to. `identity` says which effect it has, and is
+    the receipt for it unless every record counts."""
 
     endpoint: Endpoint
     message: Message[Any]
-    receipt: str
+    identity: str
+    receipt: str | None
 
 
 class Dispatcher:
@@ -83,14 +86,14 @@ class Dispatcher:
             headers,
         )
         once = endpoint.declaration.once
-        receipt = event_id if once is None else f"{topic}:{once(message)}"
-        if "\0" in receipt:  # databases end a text there, or refuse it
-            receipt = derived_id("", receipt)
-        return Incoming(endpoint, message, receipt)
+        identity = event_id if once is None else f"{topic}:{once(message)}"
+        if "\0" in identity:  # databases end a text there, or refuse it
+            identity = derived_id("", identity)
+        return Incoming(endpoint, message, identity, None if once is every_record else identity)
 
     def call(self, incoming: Incoming, work: Any) -> None:
         """Call the listener. Raises what it raises, or NotAcknowledged."""
-        endpoint, message, _ = incoming
+        endpoint, message = incoming.endpoint, incoming.message
         current_message.set(message)
         ack = Acknowledgment()
         if tracing.sampled(message.traceparent):
@@ -135,15 +138,15 @@ class Transactional:
         incoming = [self._dispatcher.decode(record) for record in records]
         call = self._dispatcher.call
         with self._store.transaction(self._dispatcher.group, moves) as transaction:
-            fresh = transaction.claim([i.receipt for i in incoming])
+            fresh = _claimed(transaction, incoming)
             for item in incoming:
                 if stopping.is_set():
                     raise Stopping
-                if item.receipt in fresh:
+                if item.receipt is None or item.receipt in fresh:
                     fresh.discard(item.receipt)  # a second one in the same batch is a repeat
                     work = None
                     if item.endpoint.wants_work:
-                        work = transaction.work(item.message, item.receipt, item.endpoint.title)
+                        work = transaction.work(item.message, item.identity, item.endpoint.title)
                     call(item, work)
         positions.advance(moves)
 
@@ -164,11 +167,41 @@ class External:
                 return
             moves = positions.moves([(record.partition, record.offset)])
             incoming = self._dispatcher.decode(record)
-            if not self._store.seen(group, incoming.receipt):
+            if not _seen(self._store, group, [incoming]):
                 self._dispatcher.call(incoming, None)
             with self._store.transaction(group, moves) as transaction:
-                transaction.claim([incoming.receipt])
+                _claimed(transaction, [incoming])
             positions.advance(moves)
+
+
+class Repeatable:
+    atomic = True  # what was done of a batch that failed is done again
+
+    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+
+    def settle(
+        self, records: Sequence[Record], positions: Positions, stopping: threading.Event
+    ) -> None:
+        group = self._dispatcher.group
+        moves = positions.moves((r.partition, r.offset) for r in records)
+        incoming = [self._dispatcher.decode(record) for record in records]
+        known = _seen(self._store, group, incoming)
+        notes: dict[str, Any] = {}
+        for item in incoming:
+            if stopping.is_set():
+                raise Stopping
+            if item.receipt not in known and item.identity not in notes:
+                work = self._store.notes(group, item.message, item.identity, item.endpoint.title)
+                self._dispatcher.call(item, work)
+                notes[item.identity] = work
+        with self._store.transaction(group, moves) as transaction:
+            fresh = _claimed(transaction, incoming)
+            for item in incoming:
+                if (item.receipt is None or item.receipt in fresh) and item.identity in notes:
+                    transaction.accept(notes.pop(item.identity))
+        positions.advance(moves)
 
 
 class Plain:
@@ -190,3 +223,14 @@ class Plain:
         finally:
             done = [(r.partition, r.offset) for r in records[:handled]]
             positions.advance(positions.moves(done))
+
+
+def _claimed(transaction: BatchTransaction, incoming: Sequence[Incoming]) -> set[str | None]:
+    """The receipts that are new, of those records that have one."""
+    receipts = [item.receipt for item in incoming if item.receipt is not None]
+    return {*transaction.claim(receipts)} if receipts else set()
+
+
+def _seen(store: Store, group: str, incoming: Sequence[Incoming]) -> set[str | None]:
+    receipts = [item.receipt for item in incoming if item.receipt is not None]
+    return {*store.seen(group, receipts)} if receipts else set()

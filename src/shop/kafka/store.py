@@ -34,6 +34,9 @@ class BatchTransaction(Protocol):
         """The unit of work handed to a listener for one record. What it sends gets event ids
         derived from `cause`, and correlation ids continued with `title`."""
 
+    def accept(self, notes: Any) -> None:
+        """Let what a unit of work of Store.notes was told become true with this transaction."""
+
 
 class Store(Protocol):
     """Thread-safe. Every method may raise StoreUnavailable: then the same is tried again."""
@@ -57,5 +60,8 @@ class Store(Protocol):
 
         Raises Fenced when a position is not where its move says: another consumer has it."""
 
-    def seen(self, group: str, receipt: str) -> bool:
-        """Whether a receipt was given, outside of any transaction."""
+    def seen(self, group: str, receipts: Sequence[str]) -> set[str]:
+        """Those of `receipts` that were given, outside of any transaction."""
+
+    def notes(self, group: str, message: Message[Any], cause: str, title: str) -> Any:
+        """A unit of work outside of any transaction, for a BatchTransaction to accept."""

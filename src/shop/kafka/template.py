@@ -17,7 +17,7 @@ from shop.kafka.connection import Connection, Producer, Reachability, silent
 from shop.kafka.errors import BrokerUnreachable, KafkaError, SendFailed
 from shop.kafka.ids import time_ordered_id
 from shop.kafka.topic import Topic
-from shop.kafka.wire import EVENT_ID, Headers
+from shop.kafka.wire import CORRELATION_ID, EVENT_ID, Headers
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ def outbound(
         *(headers or ()),
     ]
     hop = correlation.sent_to(correlation_id, topic.name)
+    if not topic.codec.carries_correlation_id:
+        all_headers.append((CORRELATION_ID, hop.encode("utf-8", "replace")))
     with tracing.send(topic.name, key, hop, traceparent, all_headers):
         value = topic.codec.encode(event, hop)
     return OutboundRecord(topic.name, key, value, all_headers)

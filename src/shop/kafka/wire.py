@@ -15,6 +15,7 @@ from shop.kafka.errors import WireError
 from shop.kafka.ids import derived_id
 
 EVENT_ID = "event-id"
+CORRELATION_ID = "correlation-id"  # of values that have no place for it
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
@@ -29,6 +30,7 @@ class Codec(Protocol[E]):
 
     event_type: Any
     fixed_headers: Headers
+    carries_correlation_id: bool  # in the value; else it travels in a header
 
     def encode(self, event: E, correlation_id: str) -> bytes:
         """Raises WireError when the event is not of this codec's type."""
@@ -72,6 +74,8 @@ class EnvelopeCodec(Generic[E]):
 
     Numbers become Decimal where the event says so, every digit kept, and are written as numbers.
     """
+
+    carries_correlation_id = True
 
     def __init__(self, types: Mapping[str, Any]) -> None:
         if not types:
@@ -139,10 +143,14 @@ def received_ids(
     and every reader gets the same; one without a correlation id is named by where it lies."""
     event_id = traceparent = None
     for name, value in headers:
-        if name == EVENT_ID and value:
+        if not value:
+            continue
+        if name == EVENT_ID:
             event_id = value.decode("utf-8", "replace")
-        elif name == TRACEPARENT and value:
+        elif name == TRACEPARENT:
             traceparent = value.decode("ascii", "replace")
+        elif name == CORRELATION_ID and correlation_id is None:
+            correlation_id = value.decode("utf-8", "replace")
     if event_id is None:
         event_id = derived_id(correlation_id or f"{partition}-{offset}", topic)
     return event_id, correlation_id or f"{topic}({partition}-{offset})", traceparent
