@@ -30,13 +30,13 @@ from shop.http import context
 from shop.http.app import create_app
 from shop.http.body import JsonResponse
 from shop.http.server import HttpServer
-from shop.orders.api import OrdersApi
+from shop.http.waiting import LongPoll
+from shop.orders.api import orders_api
 from shop.orders.contract import NewOrder
 from shop.orders.desk import OrderDesk
 from shop.orders.model import OrderRow, Status
 from shop.orders.placement import placement
 from shop.orders.reading import OrderReader, OrderView, moment
-from shop.orders.waiting import Decisions
 
 DESIGNS = ("group commit", "transaction per request")
 CONNECTIONS = (1, 16, 64)
@@ -47,7 +47,7 @@ WARM_UP = 1.0
 
 def grouped(database: Database) -> Litestar:
     reader = OrderReader(database)
-    return create_app(OrdersApi(OrderDesk(database), reader, Decisions(reader)))
+    return create_app(orders_api(OrderDesk(database), reader, LongPoll(reader)))
 
 
 def conventional(database: Database) -> Litestar:

@@ -1,31 +1,32 @@
 """The composition root: the one module that knows all others. Nothing is built at import."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from dependency_injector import containers, providers
 
 from shop.databases import Databases
 from shop.db.database import Database, check
 from shop.db.relay import Relay, outbox_size
+from shop.db.steward import Steward
 from shop.db.store import DatabaseStore
 from shop.email.listeners import Email, EmailNewOrder
 from shop.email.mailer import Mailer
 from shop.email.server import MailServer
 from shop.fraud.listeners import FraudDetector
-from shop.health import Checks, HealthApi
+from shop.health import Checks, health_api
 from shop.http.app import create_app
 from shop.http.server import HttpServer
+from shop.http.waiting import LongPoll
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import StoreUnavailable
 from shop.kafka.listener import ListenerRegistry
 from shop.kafka.template import KafkaTemplate
-from shop.orders.api import OrdersApi
+from shop.orders.api import orders_api
 from shop.orders.desk import OrderDesk
 from shop.orders.listeners import OrderStatus
 from shop.orders.reading import OrderReader
-from shop.orders.waiting import Decisions
 from shop.settings import Settings
 from shop.users.listeners import Users
 
@@ -39,6 +40,9 @@ SERVICE_OF_GROUP = {
     "users": "users",
     "orders": "orders",
 }
+
+# Services that the API writes for: it relays what they send.
+API_SERVICES = ("orders",)
 
 
 def connection(settings: Settings) -> Connection:
@@ -122,6 +126,13 @@ def listener_container(
     )
 
 
+def stewards(
+    settings: Settings, databases: Databases, relay_template: KafkaTemplate, group: str
+) -> Sequence[Steward]:
+    """What goes on in the background where a group is served."""
+    return []
+
+
 def http_server(
     settings: Settings, databases: Databases, relay_template: KafkaTemplate
 ) -> HttpServer:
@@ -136,8 +147,9 @@ def http_server(
         },
     )
     app = create_app(
-        OrdersApi(OrderDesk(orders), reader, Decisions(reader)),
-        HealthApi(checks),
+        orders_api(OrderDesk(orders), reader, LongPoll(reader)),
+        health_api(checks),
+        admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
     )
     return HttpServer(app, settings.http.host, settings.http.port)
 
@@ -164,6 +176,7 @@ class Shop(containers.DeclarativeContainer):
     relay_template = providers.ThreadSafeSingleton(relay_template, settings, connection)
     relay = providers.Factory(Relay, template=relay_template)
 
+    stewards = providers.Factory(stewards, settings, databases, relay_template)
     http_server = providers.Factory(http_server, settings, databases, relay_template)
 
     mailer = providers.Singleton(mailer, settings)

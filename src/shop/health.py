@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 from litestar import Controller, Response, get
-from litestar.config.app import AppConfig
-from litestar.di import NamedDependency, Provide
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.plugins import InitPlugin
 
 from shop.http import problems
 from shop.http.body import JsonResponse
+from shop.http.service import ServiceApi
 
 # None, or in a few words why not. May block, for a moment; called in a thread.
 Check = Callable[[], str | None]
@@ -82,16 +81,6 @@ class HealthController(Controller):
         return JsonResponse(found, status_code=503 if found.status == "unavailable" else 200)
 
 
-class HealthApi(InitPlugin):
-    """The health routes, for create_app."""
-
-    def __init__(self, checks: Checks) -> None:
-        self._checks = checks
-
-    def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        def provide_checks() -> Checks:
-            return self._checks
-
-        app_config.route_handlers.append(HealthController)
-        app_config.dependencies["checks"] = Provide(provide_checks, sync_to_thread=False)
-        return app_config
+def health_api(checks: Checks) -> ServiceApi:
+    """The health routes."""
+    return ServiceApi([HealthController], {"checks": checks})

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 
 from shop.child import OWNER_FD, READY_FD
-from shop.containers import SERVICE_OF_GROUP, Shop
+from shop.containers import API_SERVICES, SERVICE_OF_GROUP, Shop
 from shop.db.relay import Relay
+from shop.db.steward import Steward
 from shop.kafka.container import ListenerContainer
 from shop.settings import SettingsError
 
@@ -48,11 +49,14 @@ def run_listeners(
     ]
     services = dict.fromkeys(SERVICE_OF_GROUP[group] for group in groups)
     relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in services]
+    stewards = [steward for group in groups for steward in shop.stewards(group=group)]
     try:
         for container in containers:
             container.start()
         for relay in relays:
             relay.start()
+        for steward in stewards:
+            steward.start()
         while not stop.is_set() and not all(c.wait_until_assigned(0.05) for c in containers):
             pass
         if not stop.is_set():
@@ -62,7 +66,7 @@ def run_listeners(
         while not stop.wait(WATCH_S):
             _tell_trouble(containers, told)
     finally:
-        _stop_all(shop, containers, relays)
+        _stop_all(shop, containers, stewards, relays)
     if failures:
         raise failures[0]
     log.info("stopped")
@@ -80,16 +84,21 @@ def _tell_trouble(containers: Sequence[ListenerContainer], told: dict[str, str |
                 log.info("group %s is ready again", container.group)
 
 
-def _stop_all(shop: Shop, containers: Sequence[ListenerContainer], relays: Sequence[Relay]) -> None:
-    """Listeners first, so that the relays publish the last of what they sent; all within the
-    time that a process has to stop."""
+def _stop_all(
+    shop: Shop,
+    containers: Sequence[ListenerContainer],
+    stewards: Sequence[Steward],
+    relays: Sequence[Relay],
+) -> None:
+    """Relays last, so that they publish the last of what the others sent; all within the time
+    that a process has to stop."""
     deadline = time.monotonic() + DRAIN_S
-    for container in containers:
-        container.ask_to_stop()
-    ended = [container.stop(deadline - time.monotonic()) for container in containers]
-    for relay in relays:
-        relay.ask_to_stop()
-    ended += [relay.stop(deadline - time.monotonic()) for relay in relays]
+    ended = []
+    first: Sequence[ListenerContainer | Steward] = [*containers, *stewards]
+    for together in (first, relays):
+        for worker in together:
+            worker.ask_to_stop()
+        ended += [worker.stop(deadline - time.monotonic()) for worker in together]
     shop.relay_template().close(max(0.0, min(1.0, deadline - time.monotonic())))
     if all(ended):  # else a thread may still be writing
         shop.databases().close()
@@ -108,7 +117,7 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
         failures.append(error)
         stop.set()
 
-    relay = shop.relay(shop.databases().of("orders"), on_failure=failed)
+    relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in API_SERVICES]
 
     def serve() -> None:
         try:
@@ -119,14 +128,15 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
 
     thread = threading.Thread(target=serve, name="http", daemon=True)
     try:
-        relay.start()
+        for relay in relays:
+            relay.start()
         thread.start()
         log.info("serving on http://%s:%d", server.host, server.port)
         stop.wait()
     finally:
         server.stop()
         thread.join(DRAIN_S)
-        _stop_all(shop, [], [relay])
+        _stop_all(shop, [], [], relays)
     if failures:
         raise failures[0]
     log.info("stopped")

@@ -115,11 +115,20 @@ class Fraud(Section):
     limit: Money = Decimal(4500)  # an order of this amount or more is fraud
 
 
+class Audit(Section):
+    """How much the log service keeps. What is older, or more, goes, the oldest first."""
+
+    keep_days: Annotated[float, Field(gt=0)] = 30.0
+    keep_mb: Annotated[int, Field(ge=1)] = 1024
+
+
 class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, else json
     level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda v: str(v).upper())
     ] = "INFO"
+    # Of customers, in the log service's lines: shortened, or as it came.
+    personal_data: Literal["short", "full"] = "short"
 
 
 class Listener(Section):
@@ -142,6 +151,7 @@ class Settings(BaseSettings):
     database: Database = Database()
     smtp: Smtp = Smtp()
     fraud: Fraud = Fraud()
+    audit: Audit = Audit()
     log: Log = Log()
     listeners: dict[str, Listener] = {}
 

@@ -37,6 +37,7 @@ class Api:
     def __init__(self, settings: "Settings") -> None:
         self._host = _ANYWHERE.get(settings.http.host, settings.http.host)
         self._port = settings.http.port
+        self._token = settings.admin_token and settings.admin_token.get_secret_value()
         self._answered = False  # ever; else there is no API to wait for
         self._connection = http.client.HTTPConnection(self._host, self._port, timeout=10)
 
@@ -48,7 +49,7 @@ class Api:
         deadline = time.monotonic() + _AGAIN_S
         while True:
             try:
-                headers, _ = self._ask("POST", "/orders", body, key=key)
+                headers, _ = self.ask("POST", "/orders", body, key=key)
                 break
             except NoAnswer:
                 if not self._answered or time.monotonic() > deadline:
@@ -60,13 +61,17 @@ class Api:
     def order(self, identity: str, wait: float = 0) -> dict[str, Any]:
         """The order; as soon as it is decided, but after `wait` seconds in any case."""
         query = f"?wait={wait:g}" if wait else ""
-        _, order = self._ask("GET", f"/orders/{quote(identity, safe='')}{query}", wait=wait)
+        _, order = self.ask("GET", f"/orders/{quote(identity, safe='')}{query}", wait=wait)
         return order
 
-    def _ask(
+    def ask(
         self, method: str, path: str, body: str | None = None, wait: float = 0, key: str = ""
     ) -> tuple[http.client.HTTPMessage, dict[str, Any]]:
+        """The headers and the JSON content of the answer. `body` is JSON, sent as it stands;
+        `wait`: for how many seconds the API may take its time; `key`: an Idempotency-Key."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         if key:
             headers["Idempotency-Key"] = key
         try:

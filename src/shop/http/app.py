@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar, Request
+from litestar.datastructures import State
 from litestar.plugins import PluginProtocol
 from litestar.types import Receive, Scope, Send
 from opentelemetry import trace
@@ -11,6 +12,7 @@ from opentelemetry import trace
 from shop.http import problems
 from shop.http.body import JsonRequest, JsonResponse
 from shop.http.context import HEADER, RequestContext, configured_tracer
+from shop.http.guard import TOKEN
 from shop.http.schema import ExactTypes, openapi_config
 
 MAX_BODY = 65_536  # bytes
@@ -19,12 +21,14 @@ MAX_BODY = 65_536  # bytes
 def create_app(
     *services: PluginProtocol,
     max_body: int = MAX_BODY,
+    admin_token: str | None = None,
     tracer: trace.Tracer | None = None,
 ) -> Litestar:
     """The application of these services' routes.
 
-    Built without an event loop. Requests are traced by `tracer`, else by the provider that is set
-    up in this process at this time, if there is one."""
+    Built without an event loop. `admin_token` closes the routes guarded by admins_only. Requests
+    are traced by `tracer`, else by the provider that is set up in this process at this time, if
+    there is one."""
     app = Litestar(
         plugins=[*services, ExactTypes()],
         exception_handlers={Exception: problems.answer, 500: problems.answer},
@@ -32,6 +36,7 @@ def create_app(
         response_class=JsonResponse,
         request_max_body_size=max_body,
         openapi_config=openapi_config(),
+        state=State({TOKEN: admin_token}),
         logging_config=None,
         debug=False,
     )

@@ -1,41 +1,56 @@
-"""Waiting for decisions: one poller for all who wait, and only while somebody does."""
+"""Long polling: one poller for all who wait, and only while somebody does."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from shop.kafka.errors import StoreUnavailable
-from shop.orders.reading import OrderReader, OrderView
+
+View = TypeVar("View")
+View_co = TypeVar("View_co", covariant=True)
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.002  # of SQLite's data_version, two microseconds
 POLL_SERVER_S = 0.05  # of a database server, a query
 RETRY_S = 0.5
-CHUNK = 500  # orders in one query
-
-Waiting = asyncio.Future[OrderView | None]
+CHUNK = 500  # ids in one query
 
 
-class Decisions:
+class Reader(Protocol[View_co]):
+    """What is waited for: things that finish, by their ids. Methods raise StoreUnavailable."""
+
+    @property
+    def knows_changes(self) -> bool:
+        """Whether `changed` tells, for microseconds, that there is nothing new to read."""
+
+    def changed(self) -> bool:
+        """Whether anybody has committed since this was last asked."""
+
+    async def finished(self, ids: Sequence[str], /) -> Mapping[str, View_co]:
+        """Those of these that are finished, by their ids."""
+
+
+class LongPoll(Generic[View]):
     """Belongs to one event loop."""
 
-    def __init__(self, reader: OrderReader) -> None:
+    def __init__(self, reader: Reader[View]) -> None:
         self._reader = reader
         self._every = POLL_S if reader.knows_changes else POLL_SERVER_S
-        self._waiting: dict[str, set[Waiting]] = {}
+        self._waiting: dict[str, set[asyncio.Future[View | None]]] = {}
         self._new: list[str] = []
         self._poller: asyncio.Task[None] | None = None
         self._stopped = False
 
-    async def of(self, order_id: str, seconds: float) -> OrderView | None:
-        """The order as soon as it is decided. None when the time is over or the server stops."""
+    async def of(self, id_: str, seconds: float) -> View | None:
+        """The thing as soon as it is finished. None when the time is over or the server stops."""
         if self._stopped:
             return None
-        future: Waiting = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(order_id, set()).add(future)
-        self._new.append(order_id)
+        future: asyncio.Future[View | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(id_, set()).add(future)
+        self._new.append(id_)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
         try:
@@ -44,20 +59,20 @@ class Decisions:
         except TimeoutError:
             return None
         finally:
-            others = self._waiting.get(order_id, set())
+            others = self._waiting.get(id_, set())
             others.discard(future)
             if not others:
-                self._waiting.pop(order_id, None)
+                self._waiting.pop(id_, None)
 
     def __len__(self) -> int:
-        """Orders that somebody waits for."""
+        """Ids that somebody waits for."""
         return len(self._waiting)
 
     def stop(self) -> None:
         """Let all who wait go at once, and nobody wait any more."""
         self._stopped = True
-        for order_id in list(self._waiting):
-            self._answer(order_id, None)
+        for id_ in list(self._waiting):
+            self._answer(id_, None)
 
     async def _poll(self) -> None:
         while self._waiting:
@@ -65,7 +80,7 @@ class Decisions:
             try:
                 await self._look()
             except StoreUnavailable as error:
-                log.warning("cannot see decisions now: %s", error)
+                log.warning("cannot see what is finished now: %s", error)
                 self._new = list(self._waiting)
                 pause = RETRY_S
             await asyncio.sleep(pause)
@@ -75,13 +90,10 @@ class Decisions:
         new, self._new = self._new, []
         ids = iter(list(self._waiting) if self._reader.changed() else new)
         while chunk := list(islice(ids, CHUNK)):
-            await self._answer_decided(chunk)
+            for id_, view in (await self._reader.finished(chunk)).items():
+                self._answer(id_, view)
 
-    async def _answer_decided(self, order_ids: Sequence[str]) -> None:
-        for order in await self._reader.decided(order_ids):
-            self._answer(order.id, order)
-
-    def _answer(self, order_id: str, order: OrderView | None) -> None:
-        for future in self._waiting.pop(order_id, ()):
+    def _answer(self, id_: str, view: View | None) -> None:
+        for future in self._waiting.pop(id_, ()):
             if not future.done():
-                future.set_result(order)
+                future.set_result(view)

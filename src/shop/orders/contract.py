@@ -1,13 +1,12 @@
 """What clients send and get about orders."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
 from shop.http.amount import Amount
-from shop.orders.reading import OrderView, Position
+from shop.orders.reading import OrderView
 
 # An address that any mail server takes: RFC 5322's dot-atom @ a host name, ASCII only, since not
 # every server speaks SMTPUTF8. What passes here must not be refused when the mail is sent.
@@ -36,20 +35,3 @@ class OrderPage(msgspec.Struct, frozen=True):
 
     orders: Sequence[OrderView]
     next: str | None = None
-
-
-def cursor_of(position: Position) -> str:
-    """The position as clients get it, opaque."""
-    return urlsafe_b64encode(msgspec.json.encode(position)).decode("ascii").rstrip("=")
-
-
-def position_of(cursor: str) -> Position:
-    """Raises ValueError when it is none of ours."""
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        position = msgspec.json.decode(urlsafe_b64decode(padded), type=Position)
-        if "\0" in position.id or not 0 <= position.created_at < 2**63:
-            raise ValueError
-        return position
-    except (ValueError, UnicodeError):
-        raise ValueError("is not from `next` of a page") from None

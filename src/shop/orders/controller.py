@@ -12,7 +12,10 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParam
 from shop.http import context
 from shop.http.amount import POSITIVE, any_positive
 from shop.http.body import JsonResponse
+from shop.http.moment import moment
+from shop.http.paging import cursor_of, position_of
 from shop.http.problems import RETRY_AFTER_S, FieldError, ProblemError, documented, invalid
+from shop.http.waiting import LongPoll
 from shop.orders.contract import (
     EMAIL,
     ID,
@@ -20,14 +23,11 @@ from shop.orders.contract import (
     TEXT,
     NewOrder,
     OrderPage,
-    cursor_of,
-    position_of,
 )
 from shop.orders.desk import InFlight, OrderDesk
 from shop.orders.model import Status
 from shop.orders.placement import Outcome, Placement, Result, placement
-from shop.orders.reading import OrderReader, OrderView, moment
-from shop.orders.waiting import Decisions
+from shop.orders.reading import OrderReader, OrderView, Position
 
 TITLE = "OrderController"
 
@@ -89,10 +89,7 @@ class OrderController(Controller):
         ] = None,
     ) -> OrderPage:
         """Newest first, page by page."""
-        try:
-            after = position_of(cursor) if cursor is not None else None
-        except ValueError as error:
-            raise invalid(FieldError(parameter="cursor", detail=str(error))) from None
+        after = position_of(cursor, Position)
         orders, more = await reader.newest(limit, email=email, status=status, after=after)
         if more is None:
             return OrderPage(orders)
@@ -105,7 +102,7 @@ class OrderController(Controller):
         self,
         order_id: Annotated[str, PathParameter()],
         reader: NamedDependency[OrderReader],
-        decisions: NamedDependency[Decisions],
+        decisions: NamedDependency[LongPoll[OrderView]],
         wait: Annotated[
             float,
             QueryParameter(

@@ -15,15 +15,15 @@ from shop.db.database import Database
 from shop.db.schema import upgrade
 from shop.db.tables import outbox
 from shop.events import Order
-from shop.health import Checks, HealthApi
+from shop.health import Checks, health_api
 from shop.http.app import create_app
 from shop.http.server import HttpServer
+from shop.http.waiting import LongPoll
 from shop.kafka.wire import Headers
-from shop.orders.api import OrdersApi
+from shop.orders.api import orders_api
 from shop.orders.desk import OrderDesk
 from shop.orders.model import OrderRow, Status
 from shop.orders.reading import OrderReader
-from shop.orders.waiting import Decisions
 from shop.topics import NEW_ORDER
 
 
@@ -48,10 +48,10 @@ class Api:
         self.database = Database(f"sqlite:///{self.file}")
         upgrade(self.database, "shop.orders")
         reader = OrderReader(self.database)
-        self.decisions = Decisions(reader)
+        self.decisions = LongPoll(reader)
         self.app = create_app(
-            OrdersApi(OrderDesk(self.database), reader, self.decisions),
-            HealthApi(checks or Checks({"orders database": lambda: None})),
+            orders_api(OrderDesk(self.database), reader, self.decisions),
+            health_api(checks or Checks({"orders database": lambda: None})),
             tracer=tracer,
         )
         self.server = HttpServer(self.app, port=0)
