@@ -19,6 +19,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from shop.db.database import Database, DataVersion
 from shop.db.election import Election
 from shop.db.tables import outbox
+from shop.db.worker import Worker
 from shop.kafka.errors import SendFailed, StoreUnavailable
 from shop.kafka.template import KafkaTemplate, OutboundRecord
 
@@ -54,9 +55,11 @@ class _Published:
         return len(self.done) + len(self.hopeless) + len(self.failed)
 
 
-class Relay:
-    """One thread. `template` should be idempotent, and without a send timeout; relays may share
-    it. `on_failure(error)` is called when the template can never send again."""
+class Relay(Worker):
+    """One thread; asked to stop, it publishes what is there. What is left stays in the outbox.
+
+    `template` should be idempotent, and without a send timeout; relays may share it.
+    `on_failure(error)` is called when the template can never send again."""
 
     def __init__(
         self,
@@ -64,34 +67,13 @@ class Relay:
         template: KafkaTemplate,
         on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
-        self._database = database
+        super().__init__(database, f"relay-{database.name}")
         self._template = template
         self._on_failure = on_failure
         self._headers = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
         self._unwritten: _Published | None = None  # published, but the database was away
         self._resting: dict[str, float] = {}  # topic -> until when
-        self._thread = threading.Thread(
-            target=self._run, name=f"relay-{database.name}", daemon=True
-        )
         self.active = False  # elected, and publishing
-        database.wake_on_commit(self._woken)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """Publish what is there, then end; without waiting, so that several end together."""
-        self._stopping.set()
-        self._woken.set()
-
-    def stop(self, timeout: float = 3.0) -> bool:
-        """Ask, and wait for at most `timeout` seconds. What is left stays in the outbox."""
-        self.ask_to_stop()
-        if self._thread.ident is not None:
-            self._thread.join(max(0.0, timeout))
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         election = Election(self._database, "relay")

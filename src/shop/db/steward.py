@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from shop.db.database import Database
 from shop.db.election import Election
+from shop.db.worker import Worker
 from shop.kafka.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -13,7 +14,7 @@ log = logging.getLogger(__name__)
 AGAIN_S = 1.0  # after a failure
 
 
-class Steward:
+class Steward(Worker):
     """One thread that calls `step(stopping)` as long as it is elected for its office.
 
     `step` does some work, a second of it at most, and returns whether there is more to do at once;
@@ -30,28 +31,10 @@ class Steward:
         *,
         every_s: float,
     ) -> None:
-        self._database = database
+        super().__init__(database, office)
         self._office = office
         self._step = step
         self._every_s = every_s
-        self._stopping = threading.Event()
-        self._woken = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=office, daemon=True)
-        database.wake_on_commit(self._woken)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        self._stopping.set()
-        self._woken.set()
-
-    def stop(self, timeout: float = 3.0) -> bool:
-        """Ask, and wait for at most `timeout` seconds; whether it ended."""
-        self.ask_to_stop()
-        if self._thread.ident is not None:
-            self._thread.join(max(0.0, timeout))
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         election = Election(self._database, self._office)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, and_, or_, select, text
+from sqlalchemy import Connection, and_, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from shop.db.database import Database
@@ -54,16 +54,31 @@ class Buffer:
     def __init__(self) -> None:
         self.sends: list[OutboundRecord] = []
         self._rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        self._counts: dict[tuple[Any, ...], tuple[int, dict[str, Any]]] = {}
 
     def put(
         self, model: type[Base], values: dict[str, Any], on_conflict: tuple[str, ...] | None
     ) -> None:
         self._rows.setdefault((model, on_conflict, *values), []).append(values)
 
+    def count(
+        self,
+        model: type[Base],
+        column: str,
+        key: Mapping[str, Any],
+        values: dict[str, Any],
+        by: int = 1,
+    ) -> None:
+        name = (model, column, *sorted(key.items()))
+        before, _ = self._counts.get(name, (0, {}))
+        self._counts[name] = before + by, values
+
     def extend(self, other: "Buffer") -> None:
         self.sends += other.sends
         for statement, rows in other._rows.items():
             self._rows.setdefault(statement, []).extend(rows)
+        for (model, column, *key), (by, values) in other._counts.items():
+            self.count(model, column, dict(key), values, by)
 
     def flush(self, database: Database, connection: Connection) -> None:
         for (model, on_conflict, *_), rows in self._rows.items():
@@ -71,7 +86,18 @@ class Buffer:
                 key = [column.name for column in model.__table__.primary_key]
                 rows.sort(key=lambda row: [str(row.get(name)) for name in key])  # no deadlocks
             connection.execute(_insert(database.insert, model, on_conflict), rows)
+        for (model, column, *key), (by, values) in sorted(self._counts.items(), key=_counted):
+            table = model.__table__
+            row = [table.c[name] == value for name, value in key]
+            new = {column: table.c[column] + by, **values}
+            connection.execute(update(table).where(*row).values(new))
         write_outbox(connection, self.sends)
+
+
+def _counted(count: tuple[tuple[Any, ...], Any]) -> tuple[str, str]:
+    """In the same order by everyone: no deadlocks."""
+    model, *name = count[0]
+    return model.__tablename__, repr(name)
 
 
 @lru_cache(maxsize=512)  # building a statement costs more than running it
@@ -91,9 +117,9 @@ def _insert(
 class Work:
     """One record's unit of work: effects and sends, true together with the batch or not at all.
 
-    `add`, `add_if_absent`, `put` and `send` only take note; one flush at the end of the batch
-    writes everything. So reads through `session` see what was there before the batch. Used by the
-    thread that calls the listener, and only during that call.
+    `add`, `add_if_absent`, `put`, `count` and `send` only take note; one flush at the end of the
+    batch writes everything. So reads through `session` see what was there before the batch. Used by
+    the thread that calls the listener, and only during that call.
     """
 
     __slots__ = ("_batch", "_cause", "_correlation_id", "_message", "_sent", "_title")
@@ -119,6 +145,11 @@ class Work:
     def put(self, model: type[Base], update: tuple[str, ...], **values: Any) -> None:
         """Insert a row or, where its primary key is there, set the columns `update` of it."""
         self._batch.buffer.put(model, values, update)
+
+    def count(self, model: type[Base], column: str, key: Mapping[str, Any], **values: Any) -> None:
+        """Add 1 to `column` of the row with this key and set `values` in it; nothing where there
+        is no such row. One UPDATE per row for the whole batch."""
+        self._batch.buffer.count(model, column, key, values)
 
     def send(self, topic: Topic[E], key: str | None, event: E) -> None:
         """Send an event when the batch is committed. Its event id is derived from the record at

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from shop.kafka.admin import require_topics, topic_ids
@@ -11,6 +11,7 @@ from shop.kafka.connection import Connection, Reachability, client_name
 from shop.kafka.consumer import GroupConsumer
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
+from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Attempts, Backoff
 from shop.kafka.settlement import (
     Dispatcher,
@@ -63,6 +64,8 @@ class ListenerContainer:
         self._connection = connection
         self._store = store
         self._on_failure = on_failure
+        self._reset = auto_offset_reset
+        self._began_with: set[str] = set()
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
         self._patterns = [source for source in sources if isinstance(source, TopicPattern)]
@@ -99,7 +102,9 @@ class ListenerContainer:
                 store,
                 name=client_name(f"{group}-{number}"),
                 max_poll_records=max_poll_records,
-                auto_offset_reset=auto_offset_reset,
+                recognition=Recognition(
+                    self._reset_of, self._recognise if self._patterns else None
+                ),
                 stopping=stopping,
                 reachability=reachability,
                 extra_config=config,
@@ -111,10 +116,12 @@ class ListenerContainer:
         """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds;
         with a store PositionLost when a topic was made anew, and StoreUnavailable."""
         existing = require_topics(self._connection, self._required, timeout)
-        if self._store is not None:
-            matching = [n for n in existing if any(p.matches(n) for p in self._patterns)]
-            ids = topic_ids(self._connection, [*self._required, *matching], timeout)
-            self._store.recognise(self.group, ids)
+        matching = [n for n in existing if any(p.matches(n) for p in self._patterns)]
+        self._began_with = {*self._required, *matching}
+        self._recognise(self._began_with, timeout)
+        if not self._began_with:  # librdkafka joins when there is a topic to read
+            for consumer in self._consumers:
+                consumer.assigned.set()
         for number, consumer in enumerate(self._consumers):
             thread = threading.Thread(
                 target=self._run, args=(consumer,), name=f"{self.group}-{number}", daemon=True
@@ -147,6 +154,15 @@ class ListenerContainer:
         # Consumers beyond the number of partitions stay idle, which is no trouble.
         troubles = [consumer.trouble for consumer in self._consumers]
         return None if None in troubles else troubles[0]
+
+    def _recognise(self, topics: Collection[str], timeout: float = 2.0) -> None:
+        if self._store is not None:
+            ids = topic_ids(self._connection, sorted(topics), timeout)
+            self._store.recognise(self.group, ids)
+
+    def _reset_of(self, topic: str) -> str:
+        """One that joined later is read from its beginning: all of it came after the group did."""
+        return self._reset if topic in self._began_with else "earliest"
 
     def _run(self, consumer: GroupConsumer) -> None:
         try:

@@ -13,13 +13,14 @@ CUT = "-…-"
 _ACCEPTABLE = re.compile(r"\A[A-Za-z0-9._:()/+=@-]{1,200}\Z")
 
 
-def begin(title: str) -> str:
-    return f"{title}({random_id()})"
+def begin(title: str, name: str | None = None) -> str:
+    """A new id. `name`: the uuid to show, where it is to be found again by one."""
+    return f"{title}({name or random_id()})"
 
 
-def through(correlation_id: str, title: str) -> str:
-    """The id as the service `title` continues it."""
-    return bounded(f"{correlation_id}-{title}({random_id()})")
+def through(correlation_id: str, title: str, name: str | None = None) -> str:
+    """The id as the service `title` continues it; `name` as in `begin`."""
+    return bounded(f"{correlation_id}-{begin(title, name)}")
 
 
 def sent_to(correlation_id: str, topic: str) -> str:

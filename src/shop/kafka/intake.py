@@ -13,6 +13,7 @@ from shop.kafka.connection import Connection, Consumer, Reachability, silent
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions, Reading
 from shop.kafka.quix import QuixException
+from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Waiting
 from shop.kafka.settlement import Record
 from shop.kafka.starting import starting_offset
@@ -34,7 +35,7 @@ class Intake:
     """The Quix consumer with its rebalances, positions, pauses and commits.
 
     It starts each partition where the store says; without a stored position where the group has
-    committed; else by `auto_offset_reset`. Used by one thread; `assigned`, `store_trouble` and
+    committed; else as `recognition` resets. Used by one thread; `assigned`, `store_trouble` and
     `broker_down` may be read, and `stopping` set, by any.
     """
 
@@ -47,7 +48,7 @@ class Intake:
         *,
         name: str,
         max_poll_records: int,
-        auto_offset_reset: str,
+        recognition: Recognition,
         stopping: threading.Event,
         reachability: Reachability,
         extra_config: Mapping[str, Any],
@@ -59,7 +60,7 @@ class Intake:
         self._topics = list(topics)
         self._store = store
         self._most = max_poll_records
-        self._reset = auto_offset_reset
+        self._recognition = recognition
         self._stopping = stopping
         self._reachability = reachability
         self._waiting = Waiting()
@@ -94,11 +95,9 @@ class Intake:
 
     def open(self) -> None:
         self._consumer.subscribe(
-            self._topics,
-            on_assign=self._on_assign,
-            on_revoke=self._on_revoke,
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke,
             on_lost=self._on_lost,
-        )
+        )  # fmt: skip
 
     def close(self) -> None:
         """Commit and leave the group."""
@@ -112,14 +111,15 @@ class Intake:
         for partition in self._waiting.take_due():
             if partition in self.positions:
                 self._consumer.resume([TopicPartition(*partition)])
-        for partition in list(self._unplaced):
-            self._place(partition)
+        if self._unplaced:
+            self._place_all()
+        self._recognition.release(self._consumer)
         if self._missing_due is not None and time.monotonic() > self._missing_due:
             self._require_topics()
         if self._reachability.down and time.monotonic() > self._probe_due:
             self._probe()
         first = self._take(1, min(POLL_S, self._waiting.until_due()))
-        if not first or self._most == 1:
+        if self._most == 1 or not (first or self._unplaced):
             return first
         self._revoked.clear()
         rest = self._take(self._most - 1, 0)
@@ -184,10 +184,9 @@ class Intake:
 
     def _topics_there(self) -> Container[str] | None:
         try:
-            topics: dict[str, Any] = self._consumer.list_topics(timeout=0.5).topics
+            return list(self._consumer.list_topics(timeout=0.5).topics)
         except KafkaException:
             return None
-        return topics
 
     def _on_error(self, raw: Any, error: Code) -> None:
         code = error.code()
@@ -222,10 +221,10 @@ class Intake:
         for target, partition in zip(partitions, mine, strict=True):
             position = starts[partition]
             self._reading.start(partition, position)
-            # OFFSET_STORED: what the group committed to Kafka, else _place.
+            # OFFSET_STORED: what the group committed to Kafka, else _place_all.
             target.offset = OFFSET_STORED if position is None else position
         consumer.incremental_assign(partitions)
-        consumer.resume(partitions)
+        self._recognition.assigned(consumer, partitions)
         self.assigned.set()
 
     def _stored_patiently(self, partitions: list[Partition]) -> dict[Partition, int | None] | None:
@@ -241,25 +240,26 @@ class Intake:
                 self.store_trouble = None
                 return stored
 
-    def _place(self, partition: Partition) -> None:
-        """The broker has no such offset: a group that begins, or one whose records are gone.
-        Tried again at the next poll while the broker does not answer."""
+    def _place_all(self) -> None:
+        """The broker has no such offsets: a group that begins, or one whose records are gone.
+        Tried again at the next poll while the broker does not answer. First all are looked up: an
+        idle fetch holds up what is asked on its connection."""
+        starts = {p: offset for p in self._unplaced if (offset := self._start_of(p)) is not None}
+        for partition, offset in starts.items():
+            self._reading.start(partition, offset)
+        self._unplaced.difference_update(starts)
+        # Partitions in this state cannot seek; they are given to the client anew.
+        self._consumer.incremental_unassign([TopicPartition(*p) for p in starts])
+        self._consumer.incremental_assign([TopicPartition(*p, at) for p, at in starts.items()])
+
+    def _start_of(self, partition: Partition) -> int | None:
+        held = self.positions.held.get(partition)
+        reset = self._recognition.reset_of(partition.topic)
         try:
-            offset = starting_offset(
-                self._consumer,
-                self._group,
-                partition,
-                self.positions.held.get(partition),
-                self._reset,
-            )
+            return starting_offset(self._consumer, self._group, partition, held, reset)
         except KafkaException as error:
             log.debug("group %s: %s", self._group, error)
-            return
-        self._unplaced.discard(partition)
-        self._reading.start(partition, offset)
-        # A partition in this state cannot seek; it is given to the client anew.
-        self._consumer.incremental_unassign([TopicPartition(*partition)])
-        self._consumer.incremental_assign([TopicPartition(*partition, offset)])
+            return None
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self.commit(final=True)
@@ -269,6 +269,7 @@ class Intake:
         gone = [Partition(target.topic, target.partition) for target in partitions]
         self.positions.revoke(gone)
         self._waiting.forget(gone)
+        self._recognition.lost(gone)
         self._revoked.update(gone)
         self._unplaced.difference_update(gone)
         for partition in gone:

@@ -199,6 +199,11 @@ class ListenerRegistry:
     def groups(self) -> list[str]:
         return list(self._groups)
 
+    def sources(self, group: str) -> list[Source]:
+        """What a group listens to; nothing is built. Empty for one that is not here."""
+        declarations = [declaration for _, declaration in self._groups.get(group, ())]
+        return [source for declaration in declarations for source in declaration.sources]
+
     def endpoints(self, group: str, work_type: type | None = None) -> list[Endpoint]:
         """The checked listeners of a group. Raises ListenerDeclarationError."""
         if group not in self._groups:

@@ -48,6 +48,6 @@ def starting_offset(
 
 
 HOW_TO_CHOOSE = (
-    "Choose where it goes on: set its rows in the table position of its database, or delete them "
-    "and those in topic_read to begin anew"
+    "Choose where it goes on: set its rows in the table position of its database, delete them and "
+    "those in topic_read to begin anew, or take over another group's position (groups hand-over)"
 )
