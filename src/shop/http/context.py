@@ -36,12 +36,13 @@ class _Request:
         self.tracestate: str | None = None
 
 
-def correlation_id(scope: Any, title: str = "Http") -> str:
-    """The request's correlation id: begun by `title`, or the client's continued by it."""
+def correlation_id(scope: Any, title: str = "Http", name: str | None = None) -> str:
+    """The request's correlation id: begun by `title`, or the client's continued by it. `name`:
+    the uuid that `title` is to show."""
     request: _Request = scope[_KEY]
     if request.correlation_id is None:
-        given = request.given
-        made = correlation.through(given, title) if given else correlation.begin(title)
+        given, begun = request.given, correlation.begin(title, name)
+        made = correlation.through(given, title, name) if given else begun
         correlate(scope, made)
         return made
     return request.correlation_id

@@ -14,7 +14,6 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 EMAIL = rf"\A(?![^@]{{65}}){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*\Z"
 ID = r"\A[A-Za-z0-9_.-]{1,64}\Z"
-KEY = r"\A[\x20-\x7e]{1,255}\Z"
 TEXT = r"\A[^\x00]*\Z"  # PostgreSQL takes no NUL
 
 Email = Annotated[str, msgspec.Meta(pattern=EMAIL, max_length=254)]

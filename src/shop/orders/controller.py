@@ -7,24 +7,24 @@ from urllib.parse import quote, urlencode
 from litestar import Controller, MediaType, Request, Response, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
-from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from shop.http import context
 from shop.http.amount import POSITIVE, any_positive
 from shop.http.body import JsonResponse
+from shop.http.idempotency import IdempotencyKey, KeyReused
 from shop.http.moment import moment
 from shop.http.paging import cursor_of, position_of
-from shop.http.problems import RETRY_AFTER_S, FieldError, ProblemError, documented, invalid
+from shop.http.problems import FieldError, ProblemError, documented, invalid
 from shop.http.waiting import LongPoll
 from shop.orders.contract import (
     EMAIL,
     ID,
-    KEY,
     TEXT,
     NewOrder,
     OrderPage,
 )
-from shop.orders.desk import InFlight, OrderDesk
+from shop.orders.desk import OrderDesk
 from shop.orders.model import Status
 from shop.orders.placement import Outcome, Placement, Result, placement
 from shop.orders.reading import OrderReader, OrderView, Position
@@ -50,24 +50,13 @@ class OrderController(Controller):
         request: Request[Any, Any, Any],
         data: JSONBody[NewOrder],
         desk: NamedDependency[OrderDesk],
-        idempotency_key: Annotated[
-            str | None,
-            HeaderParameter(
-                name="Idempotency-Key",
-                pattern=KEY,
-                description="The same key with the same body gets the first answer again.",
-            ),
-        ] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> Response[OrderView]:
         """202 as soon as the order is safe, whether Kafka is there or not."""
         order = _placement(request, data.email, Decimal(data.amount), data.id, idempotency_key)
-        outcome = await _take(desk, order)
+        outcome = await desk.take(order)
         if outcome.result is Result.KEY_REUSED:
-            raise ProblemError(
-                422,
-                "This Idempotency-Key came with another request before.",
-                kind="idempotency-key-reused",
-            )
+            raise KeyReused
         if outcome.result is Result.ID_REUSED:
             raise ProblemError(
                 422,
@@ -142,7 +131,7 @@ async def place_by_query(
         exact = any_positive(amount)
     except ValueError as error:
         raise invalid(FieldError(parameter="amount", detail=str(error))) from None
-    outcome = await _take(desk, _placement(request, email, exact, uuid, None))
+    outcome = await desk.take(_placement(request, email, exact, uuid, None))
     return "New order sent" if outcome.result is Result.TAKEN else "Old order received."
 
 
@@ -161,18 +150,6 @@ def _placement(
         key=key,
         traceparent=context.traceparent(request.scope),
     )
-
-
-async def _take(desk: OrderDesk, order: Placement) -> Outcome:
-    try:
-        return await desk.take(order)
-    except InFlight:
-        raise ProblemError(
-            409,
-            "The first request with this key or id is still running.",
-            kind="request-in-flight",
-            headers={"Retry-After": RETRY_AFTER_S},
-        ) from None
 
 
 def _accepted(request: Request[Any, Any, Any], order: Outcome) -> Response[OrderView]:
