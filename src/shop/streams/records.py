@@ -1,0 +1,159 @@
+"""From the records of a topic to messages, and from what was derived to records again.
+
+Between the two, a stream's values are `Message`s, as listeners see them.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from shop.kafka.errors import WireError
+from shop.kafka.template import OutboundRecord
+from shop.kafka.topic import Topic
+from shop.kafka.wire import CORRELATION_ID, EVENT_ID, TRACEPARENT, Headers, Message, received_ids
+from shop.streams import exact
+from shop.streams.quix import (
+    Application,
+    QuixTopic,
+    Serializer,
+    State,
+    StreamingDataFrame,
+    message_context,
+)
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E")
+
+# How long a repeat is known as one, by the records' own time: longer than a sender that crashed
+# between sending and noting it may be down.
+REMEMBERED = timedelta(days=7)
+# Bytes of a value. What is sent on grows a little, and brokers refuse records of 1 MB, which
+# would end the stream at this one for ever.
+LARGEST = 900_000
+
+
+def read(application: Application, topic: Topic[Any]) -> StreamingDataFrame:
+    """The topic's records as `Message`s. One that cannot be read is logged and left out."""
+    source = application.topic(topic.name, value_deserializer="bytes")
+    return _received(application.dataframe(source), topic)
+
+
+def once(messages: StreamingDataFrame, identity: Callable[[Message[E]], str]) -> StreamingDataFrame:
+    """The messages without those whose identity came before, under the same record key, within
+    the time REMEMBERED."""
+
+    def is_new(message: Message[E], state: State[str, int]) -> bool:
+        name = identity(message)
+        if state.exists(name):
+            return False
+        state.set(name, 1, ttl=REMEMBERED)
+        return True
+
+    return messages.filter(is_new, stateful=True)
+
+
+def regroup(
+    messages: StreamingDataFrame,
+    topic: Topic[E],
+    key: Callable[[Message[E]], str],
+    name: str,
+) -> StreamingDataFrame:
+    """The same messages under another key, through an internal topic that `name` is part of."""
+    grouped = messages.set_headers(_own_headers).group_by(
+        key,
+        name=name,
+        key_serializer="str",
+        value_serializer=_Events(topic),
+        key_deserializer="bytes",
+        value_deserializer="bytes",
+    )
+    return _received(grouped, topic)
+
+
+def summable(amount: Decimal) -> bool:
+    """Whether an amount can be added to others; the record in hand is left out if not."""
+    if exact.addable(amount):
+        return True
+    left_out(f"its amount has more than {exact.PLACES} places before or after the point")
+    return False
+
+
+def write(records: StreamingDataFrame, application: Application, topic: Topic[Any]) -> None:
+    """Send OutboundRecords to the topic that they were made for."""
+    target: QuixTopic = application.topic(
+        topic.name, key_serializer="str", value_serializer=_Values()
+    )
+    records.set_headers(lambda record, *_: record.headers).to_topic(
+        target, key=lambda record: record.key
+    )
+
+
+def left_out(reason: object) -> None:
+    """Log that the record in hand has no part in the stream."""
+    place = message_context()
+    log.warning("%s[%d] at %d is left out: %s", place.topic, place.partition, place.offset, reason)
+
+
+class _Events(Serializer):
+    """Messages as values of their topic."""
+
+    def __init__(self, topic: Topic[Any]) -> None:
+        self._encode = topic.codec.encode
+
+    def __call__(self, message: Message[Any], ctx: Any) -> bytes:
+        return self._encode(message.event, message.correlation_id)
+
+
+class _Values(Serializer):
+    """OutboundRecords, whose values are bytes already."""
+
+    def __call__(self, record: OutboundRecord, ctx: Any) -> bytes:
+        assert record.value is not None
+        return record.value
+
+
+def _received(records: StreamingDataFrame, topic: Topic[E]) -> StreamingDataFrame:
+    decode = topic.codec.decode
+
+    def receive(
+        value: bytes | None, key: bytes | None, timestamp: int, headers: Headers | None
+    ) -> Message[E] | None:
+        try:
+            if value is not None and len(value) > LARGEST:
+                raise WireError(f"its value has more than {LARGEST} bytes")
+            event, correlation_id = decode(value)
+        except WireError as error:
+            left_out(error)
+            return None
+        place = message_context()
+        event_id, correlation_id, traceparent = received_ids(
+            headers or [], correlation_id, place.topic, place.partition, place.offset
+        )
+        return Message(
+            event=event,
+            key=None if key is None else key.decode("utf-8", "replace"),
+            topic=place.topic,
+            partition=place.partition,
+            offset=place.offset,
+            timestamp=timestamp,
+            event_id=event_id,
+            correlation_id=correlation_id,
+            traceparent=traceparent,
+            headers=headers or [],
+        )
+
+    return records.apply(receive, metadata=True).filter(lambda message: message is not None)
+
+
+def _own_headers(message: Message[Any], *_: object) -> Headers:
+    """What another reader needs to see the same message."""
+    headers = [
+        (EVENT_ID, message.event_id.encode("utf-8", "replace")),
+        (CORRELATION_ID, message.correlation_id.encode("utf-8", "replace")),
+    ]
+    if message.traceparent:
+        headers.append((TRACEPARENT, message.traceparent.encode("ascii", "replace")))
+    return headers

@@ -1,0 +1,329 @@
+"""`shop stream` as a user has it: what it derives is exact, however often it is killed."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from shop.broker import EmbeddedKafka, free_port
+from shop.child import READY_FD
+from shop.events import Order, Pix
+from shop.kafka.admin import create_topics
+from shop.kafka.connection import Connection
+from shop.kafka.ids import derived_id
+from shop.kafka.template import OutboundRecord, outbound
+from shop.kafka.topic import Topic
+from shop.kafka.wire import CORRELATION_ID, EVENT_ID, Headers
+from shop.topics import (
+    ALL,
+    ORDER_APPROVED,
+    ORDER_REJECTED,
+    ORDERS_PER_MINUTE,
+    PIX,
+    PIX_SUM_BY_KEY,
+    PIX_VERIFICATION,
+)
+from tests.waiting import eventually
+
+PATIENCE_S = 60.0
+LIMIT = Decimal("700.5")
+DECISIONS = {"approved": ORDER_APPROVED, "rejected": ORDER_REJECTED}
+
+
+class Place:
+    """A broker, and `shop stream` on a data folder beside it."""
+
+    def __init__(self, data: Path) -> None:
+        self.broker = EmbeddedKafka(data / "kafka", port=free_port(), fast=True)
+        self.broker.start()
+        self.kafka = Connection(self.broker.bootstrap_servers)
+        self.log = data / "stream.log"
+        self._environment = os.environ | {
+            "SHOP_DATA_DIR": str(data),
+            "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "SHOP_STREAM__PIX_LIMIT": str(LIMIT),
+        }
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """`shop stream` that is expected to end by itself."""
+        command = [sys.executable, "-P", "-m", "shop.cli", "stream"]
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """`shop stream` that has its partitions when this returns."""
+        ready, says_ready = os.pipe()
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "shop.cli", "stream"],
+                env=self._environment | {READY_FD: str(says_ready)},
+                pass_fds=[says_ready],
+                stdout=log,
+                stderr=log,
+            )
+        self._started.append(process)
+        os.close(says_ready)
+        with os.fdopen(ready, "rb") as pipe:
+            assert pipe.readline() == b"ready\n", self.log.read_text()
+        return process
+
+    def lose_state(self) -> None:
+        """What is kept on disk of the streams, but for who they are."""
+        (state,) = (self.log.parent / "streams").glob("*/streams")
+        shutil.rmtree(state)
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.broker.stop()
+
+
+class Reader:
+    """All that others see of a topic so far: the records of committed transactions."""
+
+    def __init__(self, kafka: Connection, topic: Topic[Any]) -> None:
+        self.records: list[Any] = []
+        self._events: list[Any] = []
+        self._codec = topic.codec
+        self._consumer = Consumer(
+            {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader",
+             "isolation.level": "read_committed", "enable.auto.commit": False,
+             "enable.partition.eof": True, "log_level": 0}
+        )  # fmt: skip
+        self._partitions = topic.partitions
+        self._consumer.assign([TopicPartition(topic.name, n, 0) for n in range(topic.partitions)])
+
+    def events(self) -> list[Any]:
+        """Every event, in the order of its partition."""
+        ends = 0
+        while record := self._consumer.poll(0.1 if ends < self._partitions else 0):
+            if record.error() is None:
+                self.records.append(record)
+                self._events.append(self._codec.decode(record.value())[0])
+            else:
+                assert record.error().code() == KafkaError._PARTITION_EOF, record.error()
+                ends += 1
+        return self._events
+
+    def latest(self, key: bytes) -> Any:
+        """The latest record of a key; None when there is none."""
+        self.events()
+        return next((record for record in reversed(self.records) if record.key() == key), None)
+
+
+class Traffic:
+    """Payments and decided orders, some of them sent twice, and what must come of them."""
+
+    def __init__(self, kafka: Connection, moments: random.Random) -> None:
+        self.sums: dict[str, list[Any]] = defaultdict(lambda: [Fraction(0), 0])
+        self.minutes: dict[tuple[str, datetime], list[Any]] = defaultdict(lambda: [0, Fraction(0)])
+        self.large: dict[str, Pix] = {}
+        self.left_out: set[str] = set()  # where they lie
+        self._random = moments
+        self._again: list[tuple[OutboundRecord, int]] = []
+        self._now = datetime.now(UTC).replace(second=0, microsecond=0)
+        self._producer = Producer(
+            {"bootstrap.servers": kafka.bootstrap_servers, "partitioner": "murmur2_random"}
+        )
+
+    def send(self, count: int) -> None:
+        """`count` payments and as many orders; what the call before sent is in part repeated, as
+        by a relay that did not note that it had sent it."""
+        again, self._again = self._again, []
+        for record, timestamp in again:
+            self._produce(record, timestamp)
+        for _ in range(count):
+            self._pay()
+            self._decide()
+        if not self.left_out:
+            endless = Pix(identifier="endless", source_key="key-1", amount=Decimal("1E+1000"))
+            value = PIX.codec.encode(endless, "")
+            self._producer.produce(PIX.name, value, "endless", on_delivery=self._is_left_out)
+            self.large["endless"] = endless
+        for topic in (PIX, *DECISIONS.values()):
+            for value in (b"\xff", b'{"valor": "much"}', None):
+                self._producer.produce(topic.name, value, on_delivery=self._is_left_out)
+        assert self._producer.flush(PATIENCE_S) == 0
+
+    def _pay(self) -> None:
+        identifier = str(UUID(int=self._random.getrandbits(128)))
+        sender = self._random.choice([None, *(f"key-{n}" for n in range(12))])
+        amount = Decimal(self._random.choice(["0.10", "1E+3", "700.5", f"0.{'3' * 60}", "999.99"]))
+        payment = Pix(identifier=identifier, source_key=sender, target_key="bia", amount=amount)
+        if sender is not None:
+            total, payments = self.sums[sender]
+            self.sums[sender] = [total + Fraction(amount), payments + 1]
+        if amount > LIMIT:
+            self.large[identifier] = payment
+        self._send(PIX, payment, self._now)
+
+    def _decide(self) -> None:
+        decision = self._random.choice(list(DECISIONS))
+        amount = Decimal(self._random.randrange(1, 10**6)).scaleb(-self._random.randrange(20))
+        order = Order(
+            order_id=str(UUID(int=self._random.getrandbits(128))),
+            amount=amount,
+            email=f"customer{self._random.randrange(50)}@example.com",
+        )
+        minute = self._now - timedelta(minutes=self._random.choice([0, 1, 2, 600]))
+        orders, total = self.minutes[decision, minute]
+        self.minutes[decision, minute] = [orders + 1, total + Fraction(amount)]
+        self._send(DECISIONS[decision], order, minute + timedelta(seconds=self._random.random()))
+
+    def _send(self, topic: Topic[Any], event: Any, time: datetime) -> None:
+        record = outbound(topic, None, event, correlation_id="Test(1)")
+        timestamp = round(time.timestamp() * 1000)
+        self._produce(record, timestamp)
+        if self._random.random() < 0.2:
+            self._again.append((record, timestamp))
+
+    def _produce(self, record: OutboundRecord, timestamp: int) -> None:
+        self._producer.produce(
+            record.topic, record.value, record.key, headers=record.headers, timestamp=timestamp
+        )
+        self._producer.poll(0)
+
+    def _is_left_out(self, error: Any, record: Any) -> None:
+        assert error is None
+        self.left_out.add(f"{record.topic()}[{record.partition()}] at {record.offset()}")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("streams"))
+    yield place
+    place.close()
+
+
+@pytest.fixture(scope="module")
+def topics(place: Place) -> None:
+    create_topics(place.kafka, ALL)
+
+
+def test_missing_topics_are_one_line_that_names_them_and_the_command(place: Place) -> None:
+    result = place.run()
+
+    assert "pix-topic" in result.stderr
+    assert "shop topics create" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.returncode == 1
+
+
+@pytest.mark.usefixtures("topics")
+def test_what_is_derived_is_exact_however_often_the_process_is_killed(place: Place) -> None:
+    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"FAULT_SEED={seed} repeats this choice; data in {place.log.parent}")
+    moments = random.Random(seed)
+    traffic = Traffic(place.kafka, moments)
+    verified, sums, minutes = (
+        Reader(place.kafka, topic)
+        for topic in (PIX_VERIFICATION, PIX_SUM_BY_KEY, ORDERS_PER_MINUTE)
+    )
+    size = 500
+    for watched in (verified, sums, minutes):
+        seen = len(watched.events())
+        traffic.send(size)
+        process = place.start()
+        target = seen + moments.randrange(1, size // 4)
+        eventually(lambda at=target, by=watched: len(by.events()) >= at, "progress", PATIENCE_S)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+    traffic.send(size)
+    place.lose_state()
+    process = place.start()
+    payments = sum(count for _, count in traffic.sums.values())
+    orders = sum(count for count, _ in traffic.minutes.values())
+    eventually(lambda: len(verified.events()) >= len(traffic.large), "all verified", PATIENCE_S)
+    eventually(lambda: len(sums.events()) >= payments, "all sums", PATIENCE_S)
+    eventually(lambda: len(minutes.events()) >= orders, "all minutes", PATIENCE_S)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+    assert {payment.identifier: payment for payment in verified.events()} == traffic.large
+    assert len(verified.events()) == len(traffic.large), "each one once"
+    steps: dict[Any, list[int]] = defaultdict(list)
+    for now in sums.events():
+        steps[now.source_key].append(now.payments)
+    latest = {now.source_key: [Fraction(now.total), now.payments] for now in sums.events()}
+    assert latest == traffic.sums
+    for now in minutes.events():
+        steps[now.decision, now.begin].append(now.orders)
+    grown = {(m.decision, m.begin): [m.orders, Fraction(m.amount)] for m in minutes.events()}
+    assert grown == traffic.minutes
+    assert all(counts == list(range(1, len(counts) + 1)) for counts in steps.values())
+
+    said = [json.loads(line) for line in place.log.read_text().splitlines()]
+    left_out = {
+        line["event"].split(" is left out")[0] for line in said if "left out" in line["event"]
+    }
+    assert left_out == traffic.left_out
+
+
+@pytest.fixture(scope="module")
+def running(place: Place, topics: None) -> subprocess.Popen[bytes]:
+    return place.start()
+
+
+def test_a_payment_to_verify_goes_on_as_it_came_with_its_way_in_the_headers(
+    place: Place, running: subprocess.Popen[bytes]
+) -> None:
+    value = (
+        b'{"identifier":"39cc2e64","chaveOrigem":"ana","chaveDestino":null,'
+        b'"valor":1000.1,"dataTransferencia":[2026,11,22,12,33,42,666228733]}'
+    )
+    producer = Producer({"bootstrap.servers": place.kafka.bootstrap_servers})
+    came: Headers = [(EVENT_ID, b"the-event"), (CORRELATION_ID, b"PixController(1)")]
+    producer.produce(PIX.name, value, "39cc2e64", headers=came)
+    producer.flush()
+    verified = Reader(place.kafka, PIX_VERIFICATION)
+
+    record = eventually(lambda: verified.latest(b"39cc2e64"), "the payment to verify", PATIENCE_S)
+    headers = dict(record.headers())
+    assert PIX.codec.decode(record.value()) == PIX.codec.decode(value)
+    assert headers["__TypeId__"] == b"com.alura.pix.dto.PixDTO"
+    assert headers[EVENT_ID].decode() == derived_id("the-event", PIX_VERIFICATION)
+    way = rb"PixController\(1\)-PixStream\([^)]+\)-_pix-verification\([^)]+\)"
+    assert re.fullmatch(way, headers[CORRELATION_ID])
+
+
+def test_every_update_of_a_minute_is_an_event_of_its_own(
+    place: Place, running: subprocess.Popen[bytes]
+) -> None:
+    Traffic(place.kafka, random.Random(1)).send(20)
+    minutes = Reader(place.kafka, ORDERS_PER_MINUTE)
+    eventually(lambda: len(minutes.events()) >= 20, "the updates", PATIENCE_S)
+
+    ids = [dict(record.headers())[EVENT_ID] for record in minutes.records]
+    assert len(set(ids)) == len(ids)
+    assert {record.key() for record in minutes.records} == {b"approved", b"rejected"}
+
+
+def test_a_second_process_on_the_same_data_is_refused_in_one_line(
+    place: Place, running: subprocess.Popen[bytes]
+) -> None:
+    result = place.run()
+
+    assert result.stderr.startswith("shop: a stream already runs in ")
+    assert result.stderr.count("\n") == 1
+    assert result.returncode == 1
+    assert running.poll() is None
