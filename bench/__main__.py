@@ -2,9 +2,17 @@
 
 import sys
 
-from bench import fraud, http, listener, running
+from bench import audit, fanout, fraud, http, listener, reports, running
 
-ALL = {"listener": listener, "fraud": fraud, "http": http, "running": running}
+ALL = {
+    "listener": listener,
+    "audit": audit,
+    "fraud": fraud,
+    "fanout": fanout,
+    "http": http,
+    "reports": reports,
+    "running": running,
+}
 
 names = sys.argv[1:] or list(ALL)
 unknown = [name for name in names if name not in ALL]

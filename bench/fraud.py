@@ -5,13 +5,8 @@ transaction per record, a synchronous send, a synchronous commit. Both decide on
 keep the same rows in SQLite with synchronous=FULL; they take turns, and the medians count.
 """
 
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -19,7 +14,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, Producer, TopicPartition
 from sqlalchemy.orm import Session
 
-from bench.harness import Stopwatch, fill, kafka, new_topic, show
+from bench.harness import Stopwatch, fill, kafka, listening, new_topic, one_by_one, rate, show
 from shop.db.database import Database
 from shop.db.schema import upgrade
 from shop.fraud.model import Decision
@@ -45,31 +40,10 @@ def ours(connection: Connection, folder: Path) -> float:
     """Orders per second, from the first published decision to the last."""
     reader = connection.reader()
     before = decisions(connection, reader)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "shop.cli", "listen", "--group", "fraud"],
-        env=os.environ
-        | {
-            "SHOP_DATA_DIR": str(folder),
-            "SHOP_KAFKA__BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "SHOP_LOG__LEVEL": "WARNING",
-        },
-    )
-    watch, first, count = None, 0, 0
-    while count < ORDERS:
-        if process.poll() is not None:
-            raise SystemExit("shop listen died")
-        time.sleep(0.01)  # between two looks at the topics
-        count = decisions(connection, reader) - before
-        if watch is None and count:
-            watch, first = Stopwatch(), count
-    assert watch is not None
-    rate = (count - first) / watch.wall
-    process.send_signal(signal.SIGTERM)
-    process.wait()
+    with listening(connection, "fraud", folder) as process:
+        measured = rate(process, lambda: decisions(connection, reader) - before, ORDERS)
     reader.close()
-    admin = connection.admin()
-    admin.delete_consumer_groups(["fraud"])["fraud"].result()
-    return rate
+    return measured
 
 
 def naive(connection: Connection, folder: Path) -> float:
@@ -79,20 +53,8 @@ def naive(connection: Connection, folder: Path) -> float:
     producer = Producer(
         {"bootstrap.servers": connection.bootstrap_servers, "enable.idempotence": True}
     )
-    consumer = Consumer(
-        {
-            "bootstrap.servers": connection.bootstrap_servers,
-            "group.id": f"naive-{uuid4()}",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    consumer.subscribe([NEW_ORDER.name])
     watch = None
-    for _ in range(NAIVE_ORDERS):
-        record = None
-        while record is None:
-            record = consumer.poll(1.0)
+    for record in one_by_one(connection, NEW_ORDER, NAIVE_ORDERS):
         watch = watch or Stopwatch()
         order, correlation_id = NEW_ORDER.codec.decode(record.value())
         fraud = order.amount >= Decimal(4500)
@@ -101,12 +63,10 @@ def naive(connection: Connection, folder: Path) -> float:
         value = target.codec.encode(order, f"{correlation_id}-Naive({uuid4()})")
         producer.produce(target.name, value, order.email)
         producer.flush()
-        consumer.commit(record, asynchronous=False)
     assert watch is not None
-    rate = NAIVE_ORDERS / watch.wall
-    consumer.close()
+    measured = NAIVE_ORDERS / watch.wall
     database.close()
-    return rate
+    return measured
 
 
 def main() -> None:

@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from shop.broker import EmbeddedKafka, free_port
 from shop.events import Order
@@ -64,6 +67,79 @@ def fill(connection: Connection, topic: Topic[Order], count: int) -> None:
             except BufferError:
                 producer.poll(0.1)
     producer.flush()
+
+
+@contextmanager
+def listening(
+    connection: Connection, group: str, folder: Path, level: str = "WARNING"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The real process, `shop listen --group GROUP`, its log a file. After the block it is stopped
+    and Kafka forgets the group."""
+    with (folder / "process.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shop.cli", "listen", "--group", group],
+            env=os.environ
+            | {
+                "SHOP_DATA_DIR": str(folder),
+                "SHOP_KAFKA__BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+                "SHOP_LOG__LEVEL": level,
+            },
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    _forget(connection, group)
+
+
+def rate(process: subprocess.Popen[bytes], done: Callable[[], int], count: int) -> float:
+    """How many per second, from the first that is done to the last of `count`."""
+    watch, first, so_far = None, 0, 0
+    while so_far < count:
+        if process.poll() is not None:
+            raise SystemExit("shop listen died")
+        time.sleep(0.005)  # between two looks
+        so_far = done()
+        if watch is None and so_far:
+            watch, first = Stopwatch(), so_far
+    assert watch is not None
+    return (so_far - first) / watch.wall
+
+
+def one_by_one(connection: Connection, topic: Topic[Any], count: int) -> Iterator[Any]:
+    """Records as a naive listener takes them: each polled alone, and committed synchronously when
+    it is done with."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": connection.bootstrap_servers,
+            "group.id": f"naive-{uuid4()}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([topic.name])
+    for _ in range(count):
+        record = None
+        while record is None:
+            record = consumer.poll(1.0)
+        yield record
+        consumer.commit(record, asynchronous=False)
+    consumer.close()
+
+
+def _forget(connection: Connection, group: str) -> None:
+    """Delete the group, as soon as the broker has seen its members leave."""
+    admin = connection.admin()
+    while True:
+        try:
+            admin.delete_consumer_groups([group])[group].result()
+            return
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
+                raise
+            time.sleep(0.1)
 
 
 def show(name: str, rows: Sequence[tuple[str, str]], **result: Any) -> None:

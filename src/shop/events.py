@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -74,6 +74,25 @@ class Pix(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.amount is not None and not self.amount.is_finite():
             raise ValueError("valor is not a finite number")
+
+
+class PixSum(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key has sent so far."""
+
+    source_key: str = msgspec.field(name="chaveOrigem")
+    total: Decimal = msgspec.field(name="soma")
+    payments: int = msgspec.field(name="pagamentos")
+
+
+class OrdersPerMinute(msgspec.Struct, frozen=True, kw_only=True):
+    """The orders decided so within a minute, as far as it has come: a later one of the same
+    decision and minute replaces it."""
+
+    decision: Literal["approved", "rejected"]
+    begin: datetime = msgspec.field(name="from")  # in UTC
+    end: datetime = msgspec.field(name="to")  # the first moment after it
+    orders: int
+    amount: Decimal
 
 
 def from_wire(type_: Any, value: Any) -> Any:

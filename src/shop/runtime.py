@@ -1,5 +1,6 @@
 """What a process of the shop does from its start to its end."""
 
+import gc
 import logging
 import os
 import threading
@@ -7,10 +8,10 @@ import time
 from collections.abc import Sequence
 
 from shop.child import OWNER_FD, READY_FD
-from shop.containers import API_SERVICES, SERVICE_OF_GROUP, Shop
-from shop.db.relay import Relay
-from shop.db.steward import Steward
+from shop.containers import Shop
+from shop.db.worker import Worker
 from shop.kafka.container import ListenerContainer
+from shop.services import API_SERVICES, SERVICE_OF_GROUP
 from shop.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ def run_listeners(
             pass
         if not stop.is_set():
             log.info("listening: %s", ", ".join(groups))
+            gc.collect()
+            gc.freeze()  # what is there now stays: the collector need not walk it again
             announce_ready()
         told: dict[str, str | None] = {}
         while not stop.wait(WATCH_S):
@@ -87,14 +90,14 @@ def _tell_trouble(containers: Sequence[ListenerContainer], told: dict[str, str |
 def _stop_all(
     shop: Shop,
     containers: Sequence[ListenerContainer],
-    stewards: Sequence[Steward],
-    relays: Sequence[Relay],
+    stewards: Sequence[Worker],
+    relays: Sequence[Worker],
 ) -> None:
     """Relays last, so that they publish the last of what the others sent; all within the time
     that a process has to stop."""
     deadline = time.monotonic() + DRAIN_S
     ended = []
-    first: Sequence[ListenerContainer | Steward] = [*containers, *stewards]
+    first: Sequence[ListenerContainer | Worker] = [*containers, *stewards]
     for together in (first, relays):
         for worker in together:
             worker.ask_to_stop()

@@ -122,6 +122,10 @@ class Audit(Section):
     keep_mb: Annotated[int, Field(ge=1)] = 1024
 
 
+class Stream(Section):
+    pix_limit: Money = Decimal(1000)  # a payment of more than this is to be verified
+
+
 class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, else json
     level: Annotated[
@@ -151,6 +155,7 @@ class Settings(BaseSettings):
     database: Database = Database()
     smtp: Smtp = Smtp()
     fraud: Fraud = Fraud()
+    stream: Stream = Stream()
     audit: Audit = Audit()
     log: Log = Log()
     listeners: dict[str, Listener] = {}

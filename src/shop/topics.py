@@ -1,12 +1,13 @@
 """Where events travel: every topic with what it carries, its key and its partitions."""
 
-from shop.events import Order, Pix, User, from_wire
+from shop.events import Order, OrdersPerMinute, Pix, PixSum, User, from_wire
 from shop.kafka.plain import PlainCodec
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message
 
 _ORDER = EnvelopeCodec[Order]({"br.com.alura.ecommerce.Order": Order})
 _TEXT = EnvelopeCodec[str]({"java.lang.String": str})
+_PIX = PlainCodec(Pix, "com.alura.pix.dto.PixDTO", from_wire)
 _USER = EnvelopeCodec[User]({"br.com.alura.ecommerce.User": User})
 
 
@@ -22,6 +23,14 @@ def _by_identifier(pix: Pix) -> str:
     return pix.identifier or ""
 
 
+def _by_source_key(sum_: PixSum) -> str:
+    return sum_.source_key
+
+
+def _by_decision(minute: OrdersPerMinute) -> str:
+    return minute.decision
+
+
 def _itself(text: str) -> str:
     return text
 
@@ -34,7 +43,18 @@ SEND_MESSAGE_TO_ALL_USERS = Topic(  # the text is the name of the topic that get
     "ECOMMERCE_SEND_MESSAGE_TO_ALL_USERS", _TEXT, key=_itself
 )
 USER_GENERATE_READING_REPORT = Topic("ECOMMERCE_USER_GENERATE_READING_REPORT", _USER, key=_by_uuid)
-PIX = Topic("pix-topic", PlainCodec(Pix, "com.alura.pix.dto.PixDTO", from_wire), key=_by_identifier)
+USER_EMAIL = "user-email"  # the header of its records that says who the uuid is
+PIX = Topic("pix-topic", _PIX, key=_by_identifier)
+PIX_VERIFICATION = Topic("pix-verification", _PIX, key=_by_identifier)
+PIX_SUM_BY_KEY = Topic(
+    "pix-sum-by-key",
+    PlainCodec(PixSum, "shop.PixSum"),
+    key=_by_source_key,
+    config={"cleanup.policy": "compact"},  # the latest sum of each key is kept
+)
+ORDERS_PER_MINUTE = Topic(
+    "orders-per-minute", PlainCodec(OrdersPerMinute, "shop.OrdersPerMinute"), key=_by_decision
+)
 
 ALL = (
     NEW_ORDER,
@@ -44,6 +64,9 @@ ALL = (
     SEND_MESSAGE_TO_ALL_USERS,
     USER_GENERATE_READING_REPORT,
     PIX,
+    PIX_VERIFICATION,
+    PIX_SUM_BY_KEY,
+    ORDERS_PER_MINUTE,
 )
 
 

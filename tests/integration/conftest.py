@@ -16,6 +16,7 @@ from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import ListenerRegistry
 from shop.kafka.retry import Backoff
 from shop.kafka.template import KafkaTemplate
+from tests.commands import ShopPlace
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +67,11 @@ def listen(kafka: Connection) -> Iterator[Callable[..., ListenerContainer]]:
         container.ask_to_stop()
     for container in started:
         container.stop(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def shop_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopPlace]:
+    """A broker with the shop's own topics, and a data directory: for commands."""
+    place = ShopPlace(tmp_path_factory.mktemp("place"))
+    yield place
+    place.close()

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from shop.cli import broker, demo, orders, processes, settings, topics, up
+from shop.cli import (
+    broker,
+    demo,
+    groups,
+    orders,
+    pix,
+    processes,
+    reports,
+    settings,
+    stream,
+    topics,
+    up,
+    users,
+)
 from shop.cli.context import Invocation
 from shop.cli.errors import report
 
@@ -26,9 +39,14 @@ app.command(rich_help_panel=_ALL)(demo.demo)
 app.command(rich_help_panel=_ALL)(up.up)
 app.command(rich_help_panel=_PARTS)(processes.serve)
 app.command(rich_help_panel=_PARTS)(processes.listen)
+app.command(rich_help_panel=_PARTS)(stream.stream)
 app.add_typer(orders.app, name="orders", rich_help_panel=_USE)
+app.add_typer(users.app, name="users", rich_help_panel=_USE)
+app.add_typer(reports.app, name="reports", rich_help_panel=_USE)
+app.add_typer(pix.app, name="pix", rich_help_panel=_USE)
 app.command(name="settings", rich_help_panel=_USE)(settings.settings)
 app.add_typer(topics.app, name="topics", rich_help_panel=_KAFKA)
+app.add_typer(groups.app, name="groups", rich_help_panel=_KAFKA)
 app.add_typer(broker.app, name="broker", rich_help_panel=_KAFKA)
 
 

@@ -64,16 +64,32 @@ class Api:
         _, order = self.ask("GET", f"/orders/{quote(identity, safe='')}{query}", wait=wait)
         return order
 
+    def text(self, path: str) -> str:
+        """What is there, as text."""
+        response, answer = self._exchange("GET", path, None, 0, {"Accept": "text/plain"})
+        if response.status >= 400:
+            self._content(response, answer)
+        return answer.decode()
+
+    def url(self, path: str) -> str:
+        return f"http://{self._host}:{self._port}{path}"
+
     def ask(
         self, method: str, path: str, body: str | None = None, wait: float = 0, key: str = ""
     ) -> tuple[http.client.HTTPMessage, dict[str, Any]]:
         """The headers and the JSON content of the answer. `body` is JSON, sent as it stands;
         `wait`: for how many seconds the API may take its time; `key`: an Idempotency-Key."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
         if key:
             headers["Idempotency-Key"] = key
+        response, answer = self._exchange(method, path, body, wait, headers)
+        return response.headers, self._content(response, answer)
+
+    def _exchange(
+        self, method: str, path: str, body: str | None, wait: float, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
             if self._connection.sock is None:
                 self._connection.connect()
@@ -88,14 +104,17 @@ class Api:
                 f"({_reason(error)}); `shop up` starts it"
             ) from None
         self._answered = True
+        return response, answer
+
+    def _content(self, response: http.client.HTTPResponse, answer: bytes) -> dict[str, Any]:
         try:
-            content = json.loads(answer)
+            content: dict[str, Any] = json.loads(answer)
         except ValueError:
             where = f"{self._host}:{self._port}"
             raise CommandFailed(f"what answers at {where} is not the shop") from None
         if response.status >= 400:
             raise CommandFailed(content.get("detail") or content.get("title") or response.reason)
-        return response.headers, content
+        return content
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,5 @@
-"""`shop demo`: the whole shop, and some orders followed to their end."""
+"""`shop demo`: the whole shop, some orders followed to their end, reports and payments."""
 
-import re
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,11 +15,12 @@ _ORDERS = 10
 
 
 def demo(context: typer.Context) -> None:
-    """Run the whole shop, follow 10 orders to the end, show how they went, and stop.
+    """Run the whole shop, follow 10 orders to the end, show reports and payments, and stop.
 
-    On the data directory of the settings, where the orders and mails then are."""
+    On the data directory of the settings, where the orders, mails and reports then are."""
     from shop.cli.following import follow
     from shop.cli.stack import running
+    from shop.cli.tour import Tour
 
     settings = _with_free_ports(settings_of(context))
     logs = settings.data_dir / "logs"
@@ -30,9 +30,13 @@ def demo(context: typer.Context) -> None:
             seconds = stack.wait_until_ready()
             typer.echo(f"Ready after {seconds:.1f} s. Sending {_ORDERS} orders.\n")
             ways = follow(stack, _ORDERS)
+            typer.echo(_summary(settings, ways))
+            tour, first = Tour(stack), ways[0].order
+            for part in (tour.timeline(first.id), tour.reports(first.email), tour.payments()):
+                typer.echo("\n".join(["", *part]))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    typer.echo(_summary(settings, ways))
+    typer.echo(_where(settings))
 
 
 def _with_free_ports(settings: "Settings") -> "Settings":
@@ -63,21 +67,21 @@ def _with_free_ports(settings: "Settings") -> "Settings":
 def _summary(settings: "Settings", ways: "list[Way]") -> str:
     mail = ways[0].mail
     assert mail is not None
-    data = settings.data_dir.absolute()
     rejected = sum(way.status == "rejected" for way in ways)
     raw = mail.path.read_text(errors="replace").rstrip().replace("\n", "\n  ")
-    hops = "\n  ".join(re.split(r"(?<=\))-", mail.correlation_id))
     return f"""
 {len(ways)} orders accepted: {len(ways) - rejected} approved, {rejected} rejected \
 ({settings.fraud.limit} or more is fraud), {len(ways)} mailed.
 
-One mail as it arrived:
-  {raw}
+The mail of the first, as it arrived:
+  {raw}"""
 
-The correlation id of that mail, hop by hop:
-  {hops}
 
+def _where(settings: "Settings") -> str:
+    data = settings.data_dir.absolute()
+    return f"""
 Stopped. Data: {data}
 Mail:    {data}/mail
+Reports: {data}/reports
 Logs:    {data}/logs
 `shop up` runs it until Ctrl-C, `shop orders new` sends orders, `shop --help` tells the rest."""

@@ -6,13 +6,14 @@ import re
 import time
 from dataclasses import asdict
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from shop.cli.context import settings_of
 from shop.cli.errors import CommandFailed
 
-app = typer.Typer(help="Orders: send new ones, look at one.")
+app = typer.Typer(help="Orders: send new ones, look at one and its way.")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _NAMES = ("ana", "bia", "caio", "davi", "elisa", "gil", "iara", "joao", "lia", "noel", "rita")
@@ -83,3 +84,22 @@ def show(
         return
     for name, value in order.items():
         typer.echo(f"{name:14} {'' if value is None else value}")
+
+
+@app.command()
+def timeline(
+    context: typer.Context,
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The order's id.")],
+    as_json: _Json = False,
+) -> None:
+    """Draw the way of an order over the topics: who sent what to where, and when."""
+    from shop.cli.api import Api
+    from shop.cli.timeline import drawing
+
+    api = Api(settings_of(context))
+    _, found = api.ask("GET", f"/orders/{quote(identity, safe='')}/timeline")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for line in drawing(found):
+        typer.echo(line)

@@ -7,13 +7,14 @@ _WIDE = 1000  # columns, where no terminal cuts the lines
 
 
 def print_table(rows: Sequence[Mapping[str, object]], headings: Sequence[str]) -> None:
-    """`rows` by heading; numbers go to the right, the first column is never cut."""
+    """`rows` by heading; numbers (and `-` for none) go to the right, the first column is never
+    cut."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for number, heading in enumerate(headings):
-        numbers = all(isinstance(row[heading], int | float) for row in rows)
+        numbers = all(isinstance(row[heading], int | float) or row[heading] == "-" for row in rows)
         table.add_column(
             heading,
             justify="right" if rows and numbers else "left",

@@ -22,6 +22,15 @@ Wait = Annotated[
     float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for Kafka and the topics.")
 ]
 
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GROUP",
+        help="Leave this group out, for another program to do its work; may be repeated. "
+        "`shop groups hand-over` says where that one begins.",
+    ),
+]
+
 
 def serve(context: typer.Context, wait: Wait = 0.0) -> None:
     """Run the HTTP API."""
@@ -29,11 +38,11 @@ def serve(context: typer.Context, wait: Wait = 0.0) -> None:
     def work(shop: "Shop", stop: threading.Event) -> None:
         from shop.runtime import run_api
 
-        _await_topics(shop.connection(), wait, stop, create=False)
+        await_topics(shop.connection(), wait, stop, create=False)
         if not stop.is_set():
             run_api(shop, stop=stop)
 
-    _run(context, "api", work)
+    run_process(context, "api", work)
 
 
 def listen(
@@ -42,6 +51,7 @@ def listen(
         list[str] | None, typer.Option(help="A group of listeners; may be repeated.")
     ] = None,
     all_groups: Annotated[bool, typer.Option("--all", help="All groups.")] = False,
+    without: Without = None,
     instance: Annotated[
         str | None,
         typer.Option(
@@ -57,28 +67,37 @@ def listen(
     More processes of a group share its partitions, and another takes over when one dies."""
     if all_groups == bool(group):
         raise typer.BadParameter("name groups with --group, or take --all")
+    if without and not all_groups:
+        raise typer.BadParameter("--without leaves groups out of --all")
 
     def work(shop: "Shop", stop: threading.Event) -> None:
         from shop.runtime import run_listeners
 
-        groups = _known(group or [], shop.registry().groups)
+        groups = chosen_groups(shop.registry().groups, group or (), without or ())
         if not wait:
             shop.connection().metadata(BROKER_ANSWER_S)  # before anything is built that needs it
-        _await_topics(shop.connection(), wait, stop, create_topics)
+        await_topics(shop.connection(), wait, stop, create_topics)
         if not stop.is_set():
             run_listeners(shop, groups, instance=instance, stop=stop)
 
-    _run(context, "listeners" if all_groups else "-".join(group or ()), work)
+    run_process(context, "listeners" if all_groups else "-".join(group or ()), work)
 
 
-def _known(groups: Sequence[str], known: list[str]) -> list[str]:
-    for name in groups:
+def chosen_groups(
+    known: Sequence[str], named: Sequence[str] = (), without: Sequence[str] = ()
+) -> list[str]:
+    """Those named, or all that are known, but those left out. Raises CommandFailed for a name that
+    is not known, and when none is left."""
+    for name in (*named, *without):
         if name not in known:
             raise CommandFailed(f"there is no group {name}; there are {', '.join(known)}", MISUSED)
-    return list(dict.fromkeys(groups)) or known
+    chosen = [name for name in dict.fromkeys(named or known) if name not in without]
+    if not chosen:
+        raise CommandFailed("--without leaves out all groups, so there is nothing to run", MISUSED)
+    return chosen
 
 
-def _run(
+def run_process(
     context: typer.Context, role: str, work: "Callable[[Shop, threading.Event], None]"
 ) -> None:
     stop = threading.Event()
@@ -110,7 +129,7 @@ def _end_hard() -> None:
     os._exit(1)
 
 
-def _await_topics(
+def await_topics(
     connection: "Connection", wait: float, stop: threading.Event, create: bool
 ) -> None:
     """Return when all topics are there, created where that is wanted. After `wait` seconds it

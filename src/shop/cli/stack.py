@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,18 +23,28 @@ _PATIENT = "600"  # seconds; the clients of our own broker wait for it, it may b
 
 
 class Stack:
-    """The supervised processes of a data directory. `lock` is held by each of them."""
+    """The supervised processes of a data directory. `lock` is held by each of them; the groups
+    `without` are not run. `stream`: whether streams are derived too."""
 
-    def __init__(self, settings: Settings, logs: Path | None, lock: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        logs: Path | None,
+        lock: int,
+        without: Sequence[str] = (),
+        stream: bool = False,
+    ) -> None:
         self._began = time.monotonic()
         self.settings = with_brokers(settings)
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX)}
         variables = inherited | environment(self.settings)
         wait = ("--wait", _PATIENT) if settings.embedded_broker else ()
         instance = ("--instance", _instance(settings.data_dir))
+        left_out = [word for group in without for word in ("--without", group)]
         commands = {
             "api": ("serve", *wait),
-            "listeners": ("listen", "--all", "--create-topics", *instance, *wait),
+            "listeners": ("listen", "--all", *left_out, "--create-topics", *instance, *wait),
+            **({"stream": ("stream", *wait)} if stream else {}),
         }
         members: list[Member] = []
         for name, arguments in commands.items():
@@ -59,7 +69,12 @@ class Stack:
 
 
 @contextmanager
-def running(settings: Settings, logs: Path | None = None) -> Iterator[Stack]:
+def running(
+    settings: Settings,
+    logs: Path | None = None,
+    without: Sequence[str] = (),
+    stream: bool = False,
+) -> Iterator[Stack]:
     """All processes, for the block. Ctrl-C and SIGTERM raise KeyboardInterrupt in it; a second
     one, while the processes are stopping, kills them.
 
@@ -73,7 +88,7 @@ def running(settings: Settings, logs: Path | None = None) -> Iterator[Stack]:
             _require_free("127.0.0.1", settings.broker.port, "SHOP_BROKER__PORT")
         if logs is not None:
             logs.mkdir(parents=True, exist_ok=True)
-        stack = Stack(settings, logs, lock)
+        stack = Stack(settings, logs, lock, without, stream)
         try:
             stack.supervisor.start()
             yield stack

@@ -1,4 +1,4 @@
-"""`shop topics`: what is on the brokers."""
+"""`shop topics`: what is on the brokers. `tail` and `send` have files of their own."""
 
 import json
 from dataclasses import asdict
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shop.cli import send, tail
 from shop.cli.context import BROKER_ANSWER_S, settings_of, with_brokers
 from shop.cli.errors import CommandFailed
 from shop.cli.output import print_table
@@ -13,13 +14,13 @@ from shop.cli.output import print_table
 if TYPE_CHECKING:
     from shop.kafka.connection import Connection
 
-app = typer.Typer(help="The topics: create, list, describe.")
+app = typer.Typer(help="The topics: create, list, describe, tail, send.")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _connection(context: typer.Context) -> "Connection":
-    from shop.containers import connection
+    from shop.wiring.connection import connection
 
     return connection(with_brokers(settings_of(context)))
 
@@ -93,3 +94,7 @@ def describe(
     ]
     headings = ["topic", "partition", "leader", "replicas", "in sync", "first offset"]
     print_table(rows, [*headings, "next offset"])
+
+
+app.command()(tail.tail)
+app.command()(send.send)

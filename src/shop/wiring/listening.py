@@ -1,0 +1,73 @@
+"""What a process that listens is made of."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from shop.databases import Databases
+from shop.db.steward import Steward
+from shop.db.store import DatabaseStore
+from shop.kafka.connection import Connection
+from shop.kafka.container import ListenerContainer
+from shop.kafka.listener import ListenerRegistry
+from shop.kafka.template import KafkaTemplate
+from shop.log.retention import retention
+from shop.reports.files import ReportFiles
+from shop.reports.listeners import Reports
+from shop.services import SERVICE_OF_GROUP
+from shop.settings import Settings
+from shop.users.fan_out import fan_out_steward
+
+
+def reports(databases: Databases, files: ReportFiles) -> Reports:
+    return Reports(databases.of("reports"), files)
+
+
+def registry(services: Mapping[type, Callable[[], object]]) -> ListenerRegistry:
+    """All listeners, each service built only when a group of it is started."""
+    found = ListenerRegistry()
+    for service, build in services.items():
+        found.add(service, build)
+    return found
+
+
+def listener_container(
+    settings: Settings,
+    connection: Connection,
+    databases: Databases,
+    registry: ListenerRegistry,
+    group: str,
+    instance: str | None,
+    on_failure: Callable[[str, BaseException], None],
+) -> ListenerContainer:
+    """The container of one group, its database at the newest schema."""
+    store = DatabaseStore(databases.of(SERVICE_OF_GROUP[group]))
+    overrides = settings.listener(group)
+    kafka = settings.kafka
+    return ListenerContainer(
+        connection,
+        group,
+        registry.endpoints(group, store.work_type),
+        store=store,
+        concurrency=overrides.concurrency,
+        max_poll_records=overrides.max_poll_records or kafka.max_poll_records,
+        auto_offset_reset=kafka.auto_offset_reset,
+        instance=instance,
+        session_timeout_ms=kafka.session_timeout_ms,
+        max_poll_interval_ms=kafka.max_poll_interval_ms,
+        on_failure=on_failure,
+    )
+
+
+def stewards(
+    settings: Settings,
+    databases: Databases,
+    fan_out_template: Callable[[], KafkaTemplate],
+    group: str,
+) -> Sequence[Steward]:
+    """What goes on in the background where a group is served."""
+    if group == "log":
+        keep = settings.audit
+        audit = databases.of("log")
+        return [retention(audit, keep_days=keep.keep_days, keep_mb=keep.keep_mb)]
+    if group == "batch":
+        return [fan_out_steward(databases.of("users"), fan_out_template)]
+    return []

@@ -1,0 +1,89 @@
+"""What the process that serves the API is made of."""
+
+from datetime import datetime
+from functools import partial
+
+from shop.databases import Databases
+from shop.db.database import Database, check
+from shop.db.relay import outbox_size
+from shop.health import Checks, health_api
+from shop.http.app import create_app
+from shop.http.server import HttpServer
+from shop.http.waiting import LongPoll
+from shop.kafka.errors import StoreUnavailable
+from shop.kafka.template import KafkaTemplate
+from shop.log.api import timelines_api
+from shop.log.timeline import Accepted
+from shop.orders.api import orders_api
+from shop.orders.desk import OrderDesk
+from shop.orders.reading import OrderReader
+from shop.pix.api import pix_api
+from shop.pix.keys import KeyDesk
+from shop.pix.reading import PixReader
+from shop.pix.transfer import PaymentDesk
+from shop.reports.api import reports_api
+from shop.reports.files import ReportFiles
+from shop.reports.reading import RunReader
+from shop.reports.requests import RunDesk
+from shop.services import API_SERVICES
+from shop.settings import Settings
+from shop.users.api import users_api
+from shop.users.fan_out import FanOuts
+from shop.users.reading import UserReader
+
+
+def http_server(
+    settings: Settings,
+    databases: Databases,
+    relay_template: KafkaTemplate,
+    report_files: ReportFiles,
+) -> HttpServer:
+    """The API with its routes; the port is taken when this is built."""
+    orders, reports, users = databases.of("orders"), databases.of("reports"), databases.of("users")
+    order_reader, pix_reader = OrderReader(orders), PixReader(pix := databases.of("pix"))
+    app = create_app(
+        orders_api(OrderDesk(orders), order_reader, LongPoll(order_reader)),
+        pix_api(PaymentDesk(pix), KeyDesk(pix), pix_reader, LongPoll(pix_reader)),
+        reports_api(RunDesk(reports), RunReader(reports, FanOuts(users)), report_files),
+        users_api(UserReader(users)),
+        timelines_api(databases.of("log"), _accepted_at(order_reader)),
+        health_api(_checks(databases, relay_template)),
+        admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
+    )
+    return HttpServer(app, settings.http.host, settings.http.port)
+
+
+def _checks(databases: Databases, relay_template: KafkaTemplate) -> Checks:
+    """Ready is who can take orders."""
+    of = {name: databases.of(name) for name in API_SERVICES}
+    reasons = {f"{name} database": partial(_reason, database) for name, database in of.items()}
+    outboxes = {f"{name} outbox": partial(_parked, database) for name, database in of.items()}
+    needed = {"orders database": reasons.pop("orders database")}
+    return Checks(needed, {"kafka": lambda: _unreachable(relay_template), **reasons, **outboxes})
+
+
+def _accepted_at(orders: OrderReader) -> Accepted:
+    """What timelines ask of the orders."""
+
+    async def accepted_at(order_id: str) -> datetime | None:
+        order = await orders.get(order_id)
+        return order.created_at if order else None
+
+    return accepted_at
+
+
+def _unreachable(template: KafkaTemplate) -> str | None:
+    return "no broker can be reached" if template.broker_down else None
+
+
+def _parked(database: Database) -> str | None:
+    _, parked = outbox_size(database)
+    return f"{parked} records that no broker takes are parked" if parked else None
+
+
+def _reason(database: Database) -> str | None:
+    try:
+        check(database)
+    except StoreUnavailable as error:
+        return str(error)
+    return None

@@ -1,0 +1,284 @@
+"""`shop groups`: looking at groups, and swapping a running service for another program and back."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from shop.kafka.admin import create_topics, describe_topics
+from shop.kafka.groups import commit_for, committed_offsets, describe_groups
+from shop.kafka.store import Partition
+from shop.topics import NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
+from tests.commands import Said, ShopPlace
+from tests.java import JavaFraud, JavaProducer
+from tests.waiting import eventually
+
+PARTITIONS = [Partition(NEW_ORDER.name, number) for number in range(NEW_ORDER.partitions)]
+
+
+def refused(said: Said) -> str:
+    assert said.stderr.startswith("shop: "), said
+    assert said.stderr.count("\n") == 1
+    assert (said.stdout, said.code) == ("", 1)
+    return said.stderr
+
+
+def name_of_its_own() -> str:
+    return f"Java-{uuid4().hex[:8]}"
+
+
+def ends(place: ShopPlace) -> dict[Partition, int]:
+    (state,) = describe_topics(place.kafka, [NEW_ORDER.name])
+    return {Partition(state.name, p.number): p.high for p in state.partitions}
+
+
+def put_orders(place: ShopPlace, order_ids: Sequence[str]) -> None:
+    java = JavaProducer(place.kafka)
+    for number, order_id in enumerate(order_ids):
+        java.new_order(f"c{number}@example.com", "4500" if number % 3 else "4499.99", order_id)
+    java.flush()
+
+
+def steps(said: Said) -> dict[int, tuple[int | None, int]]:
+    assert said.code == 0, said.stderr
+    return {row["partition"]: (row["before"], row["now"]) for row in json.loads(said.stdout)}
+
+
+def group(place: ShopPlace, name: str) -> dict[str, Any]:
+    said = place.run("groups", "describe", name, "--json")
+    assert said.code == 0, said.stderr
+    (found,) = json.loads(said.stdout)
+    return dict(found)
+
+
+def caught_up(place: ShopPlace, name: str) -> bool:
+    """Whether the group's position is at the end of every partition that has records."""
+    standing = {p["partition"]: p["lag"] for p in group(place, name)["partitions"]}
+    return all(standing.get(p.number) == 0 for p, end in ends(place).items() if end)
+
+
+@pytest.fixture
+def java(shop_place: ShopPlace) -> str:
+    """A group that is not ours, with a position at the end of NEW_ORDER, which has records."""
+    put_orders(shop_place, [f"{uuid4()}" for _ in range(20)])
+    name = name_of_its_own()
+    commit_for(shop_place.kafka, name, ends(shop_place))
+    return name
+
+
+def test_groups_are_listed_whosever_they_are_and_running_or_not(
+    shop_place: ShopPlace, java: str
+) -> None:
+    with shop_place.running("listen", "--group", "users"):
+        eventually(lambda: caught_up(shop_place, "users"))
+        put_orders(shop_place, ["one more"])
+        eventually(lambda: caught_up(shop_place, "users"))
+        running = group(shop_place, "users")
+        listed = json.loads(shop_place.run("groups", "list", "--json").stdout)
+
+    groups = {row["group"]: row for row in listed}
+    assert groups["users"]["service"] == "users"
+    assert (groups["users"]["state"], groups["users"]["members"]) == ("stable", 1)
+    assert groups["users"]["lag"] == 0
+    assert groups[java] == {
+        "group": java, "service": None, "state": "empty", "members": 0, "topics": 1, "lag": 1,
+    }  # fmt: skip
+    (member,) = running["members"]
+    assert member["partitions"] == [f"{NEW_ORDER}[{number}]" for number in range(3)]
+    assert {p["database"] for p in running["partitions"]} <= {*ends(shop_place).values(), None}
+
+    stopped = group(shop_place, "users")
+    assert (stopped["state"], stopped["members"]) == ("empty", [])
+    assert [p["database"] for p in stopped["partitions"]] == [
+        p["database"] for p in running["partitions"]
+    ]
+    table = shop_place.run("groups", "describe", "users", java).stdout
+    assert "users: empty, 0 members, of the service users" in table
+    assert f"{java}: empty, 0 members" in table
+
+
+def test_lag_is_counted_from_the_database_and_else_from_kafka(
+    shop_place: ShopPlace, java: str
+) -> None:
+    assert shop_place.run("groups", "hand-over", java, "email-new-order").code == 0
+    behind = dict.fromkeys(PARTITIONS, 0)
+    commit_for(shop_place.kafka, "email-new-order", behind)
+    commit_for(shop_place.kafka, java, behind)
+
+    assert group(shop_place, "email-new-order")["lag"] == 0
+    assert group(shop_place, java)["lag"] == sum(ends(shop_place).values())
+
+
+def test_looking_makes_no_database(shop_place: ShopPlace) -> None:
+    assert shop_place.run("groups", "list").code == 0
+    assert shop_place.run("groups", "describe", "orders").code == 1
+    assert not list(shop_place.data.glob("orders.db*"))
+
+
+def test_a_group_that_nobody_knows_is_one_line(shop_place: ShopPlace) -> None:
+    said = shop_place.run("groups", "describe", "nobody-has-it")
+    assert "`shop groups list`" in refused(said)
+
+
+def test_a_swap_for_a_java_service_and_back_decides_each_order_once(
+    shop_place: ShopPlace,
+) -> None:
+    orders = [f"{uuid4()}" for _ in range(90)]
+    first, second, third = orders[:30], orders[30:60], orders[60:]
+    java = f"FraudDetectorService-{uuid4().hex[:8]}"
+
+    put_orders(shop_place, first)
+    with shop_place.running("listen", "--group", "fraud"):
+        eventually(lambda: set(first) <= set(decided(shop_place)))
+        running = shop_place.run("groups", "hand-over", "fraud", java)
+        assert "fraud has members" in refused(running)
+    put_orders(shop_place, second)  # while nobody listens
+    given = shop_place.run("groups", "hand-over", "fraud", java, "--json")
+    with JavaFraud(shop_place.kafka, java):
+        eventually(lambda: set(second) <= set(decided(shop_place)))
+        running = shop_place.run("groups", "hand-over", java, "fraud")
+        assert f"{java} has members" in refused(running)
+    put_orders(shop_place, third)
+    handed_back = shop_place.run("groups", "hand-over", java, "fraud", "--json")
+    with shop_place.running("listen", "--group", "fraud"):
+        eventually(lambda: set(third) <= set(decided(shop_place)))
+        eventually(lambda: caught_up(shop_place, "fraud"))
+
+    counted = Counter(decided(shop_place))
+    assert {order: counted[order] for order in orders} == dict.fromkeys(orders, 1)
+    assert {before for before, _ in steps(given).values()} == {None}
+    assert {n: now for n, (_, now) in steps(given).items()} == {
+        n: before for n, (before, _) in steps(handed_back).items()
+    }
+
+
+def decided(place: ShopPlace) -> Iterator[str]:
+    """The order id of each decision, as often as it is on the topics."""
+    consumer = Consumer(
+        {"bootstrap.servers": place.kafka.bootstrap_servers, "group.id": "count",
+         "enable.auto.commit": False, "fetch.wait.max.ms": 50}
+    )  # fmt: skip
+    with closing(consumer):
+        for state in describe_topics(place.kafka, [ORDER_APPROVED.name, ORDER_REJECTED.name]):
+            for partition in state.partitions:
+                at = partition.low
+                consumer.assign([TopicPartition(state.name, partition.number, at)])
+                while at < partition.high:
+                    for record in consumer.consume(partition.high - at, 0.1):
+                        at = record.offset() + 1
+                        order, _ = ORDER_APPROVED.codec.decode(record.value())
+                        yield str(order.order_id)
+
+
+def test_handing_over_again_does_the_same_and_a_dry_run_nothing(
+    shop_place: ShopPlace, java: str
+) -> None:
+    taker = name_of_its_own()
+    dry = shop_place.run("groups", "hand-over", java, taker, "--dry-run", "--json")
+    assert committed_offsets(shop_place.kafka, [taker]) == {taker: {}}
+
+    done = shop_place.run("groups", "hand-over", java, taker, "--json")
+    again = shop_place.run("groups", "hand-over", java, taker, "--json")
+
+    assert dry == done
+    assert steps(done) == {n: (None, end) for (_, n), end in ends(shop_place).items()}
+    assert steps(again) == {n: (end, end) for (_, n), end in ends(shop_place).items()}
+    assert committed_offsets(shop_place.kafka, [taker])[taker] == ends(shop_place)
+    table = shop_place.run("groups", "hand-over", java, taker).stdout
+    assert f"`shop groups hand-over {taker} {java}`" in table
+
+
+def test_our_taker_gets_the_position_in_kafka_and_in_its_database(
+    shop_place: ShopPlace, java: str
+) -> None:
+    assert shop_place.run("groups", "hand-over", java, "users").code == 0
+
+    assert committed_offsets(shop_place.kafka, ["users"])["users"] == ends(shop_place)
+    with closing(sqlite3.connect(shop_place.data / "users.db")) as database:
+        stored = database.execute(
+            "SELECT topic, partition, next_offset FROM position WHERE consumer_group = 'users'"
+        ).fetchall()
+        known = database.execute(
+            "SELECT topic FROM topic_read WHERE consumer_group = 'users'"
+        ).fetchall()
+    assert {Partition(topic, n): offset for topic, n, offset in stored} == ends(shop_place)
+    assert known == [(NEW_ORDER.name,)]
+
+
+def test_where_the_giver_has_no_position_the_taker_begins_with_the_log(
+    shop_place: ShopPlace,
+) -> None:
+    giver, taker = name_of_its_own(), name_of_its_own()
+    commit_for(shop_place.kafka, giver, {PARTITIONS[1]: 0})
+
+    table = shop_place.run("groups", "hand-over", giver, taker).stdout
+
+    assert table.count(f"{giver} has no position here: from the beginning of the log") == 2
+    assert committed_offsets(shop_place.kafka, [taker])[taker] == dict.fromkeys(PARTITIONS, 0)
+
+
+def test_what_would_lose_or_double_records_is_refused(shop_place: ShopPlace, java: str) -> None:
+    def hand_over(giver: str, taker: str) -> str:
+        return refused(shop_place.run("groups", "hand-over", giver, taker))
+
+    assert "does not listen to ECOMMERCE_NEW_ORDER" in hand_over(java, "orders")
+    assert "has no position in any topic" in hand_over("nobody-has-it", java)
+    assert "to itself" in hand_over(java, java)
+    beyond = name_of_its_own()
+    commit_for(shop_place.kafka, beyond, {PARTITIONS[0]: 10**9})
+    assert "whose end is" in hand_over(beyond, java)
+    taker = name_of_its_own()
+    with JavaFraud(shop_place.kafka, taker):
+        eventually(lambda: describe_groups(shop_place.kafka, [taker])[0].members)
+        assert f"group {taker} has members" in hand_over(java, taker)
+
+
+def test_positions_in_a_topic_made_anew_or_gone_are_not_handed_over(
+    shop_place: ShopPlace, java: str
+) -> None:
+    sends = name_of_its_own()
+    commit_for(shop_place.kafka, sends, {Partition(SEND_EMAIL.name, 0): 0})
+    assert shop_place.run("groups", "hand-over", sends, "email").code == 0
+    admin = shop_place.kafka.admin()
+    admin.delete_topics([SEND_EMAIL.name])[SEND_EMAIL.name].result(30)
+    eventually(lambda: SEND_EMAIL.name not in shop_place.kafka.metadata().topics)
+
+    gone = refused(shop_place.run("groups", "hand-over", "email", sends))
+    create_topics(shop_place.kafka, [SEND_EMAIL])
+    anew = refused(shop_place.run("groups", "hand-over", "email", sends))
+    commit_for(shop_place.kafka, sends, {Partition(SEND_EMAIL.name, 0): 0})
+    chosen = shop_place.run("groups", "hand-over", sends, "email")
+
+    assert f"{SEND_EMAIL} does not exist" in gone
+    assert "made anew" in anew
+    assert chosen.code == 0
+    assert shop_place.run("groups", "hand-over", "email", sends).code == 0
+
+
+def test_what_the_giver_has_not_published_yet_is_not_left_behind(
+    shop_place: ShopPlace, java: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shop.handover.OUTBOX_S", 0.1)
+    assert shop_place.run("groups", "hand-over", java, "fraud").code == 0
+    with closing(sqlite3.connect(shop_place.data / "fraud.db")) as database:
+        database.execute("INSERT INTO outbox (topic, headers, created_at) VALUES ('T', x'90', 0)")
+        database.commit()
+        said = refused(shop_place.run("groups", "hand-over", "fraud", java))
+        database.execute("UPDATE outbox SET parked = 'no broker takes it'")
+        database.commit()
+
+    assert "1 records that the service fraud has sent are not published" in said
+    assert shop_place.run("groups", "hand-over", "fraud", java).code == 0
+
+
+def test_a_group_left_out_of_all_is_free_for_another_program(shop_place: ShopPlace) -> None:
+    with shop_place.running("listen", "--all", "--without", "fraud"):
+        states = describe_groups(shop_place.kafka, ["fraud", "users"])
+
+    assert [len(state.members) for state in states] == [0, 1]
