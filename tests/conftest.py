@@ -1,5 +1,7 @@
 """One Apache Kafka per test run, shared; every test takes topics of its own names."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +18,43 @@ from shop.kafka.wire import Codec
 E = TypeVar("E")
 
 
+_shared = pytest.StashKey[EmbeddedKafka]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: its workers share the broker of the process that runs them."""
+    stash = node.config.stash
+    if _shared not in stash:
+        stash[_shared] = _started(Path(tempfile.mkdtemp(prefix="shop-kafka-")))
+    node.workerinput["kafka"] = stash[_shared].bootstrap_servers
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    broker = config.stash.get(_shared, None)
+    if broker is not None:
+        broker.stop()
+        shutil.rmtree(broker.directory)
+
+
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+def kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Connection]:
     """A connection to a real broker."""
-    directory: Path = tmp_path_factory.mktemp("kafka")
-    broker = EmbeddedKafka(directory, port=free_port(), fast=True)
-    broker.start()
+    given = getattr(request.config, "workerinput", {}).get("kafka")
+    if given is not None:
+        yield Connection(given)
+        return
+    broker = _started(tmp_path_factory.mktemp("kafka"))
     yield Connection(broker.bootstrap_servers)
     broker.stop()
+
+
+def _started(directory: Path) -> EmbeddedKafka:
+    broker = EmbeddedKafka(directory, port=free_port(), fast=True)
+    broker.start()
+    return broker
 
 
 @pytest.fixture

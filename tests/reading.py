@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from sqlalchemy import func, select
 
 from shop.db.database import Database
@@ -17,17 +17,14 @@ def count(database: Database, table: Any) -> int:
 
 
 def read_all(kafka: Connection, topic: Topic[Any]) -> list[Any]:
-    """Every record of a topic as it stands now."""
+    """Every record of a topic as it stands now, all partitions at once."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader"})
-    records = []
-    for number in range(topic.partitions):
-        where = TopicPartition(topic.name, number, 0)
-        high = consumer.get_watermark_offsets(where)[1]
-        consumer.assign([where])
-        got: list[Any] = []
-        while len(got) < high:
-            got += consumer.consume(high - len(got), 0.5)
-        records += got
+    where = [TopicPartition(topic.name, n, OFFSET_BEGINNING) for n in range(topic.partitions)]
+    count = sum(consumer.get_watermark_offsets(partition, timeout=20)[1] for partition in where)
+    consumer.assign(where)
+    records: list[Any] = []
+    while len(records) < count:
+        records += consumer.consume(min(10_000, count - len(records)), 5.0)
     consumer.close()
     return records
 

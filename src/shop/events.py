@@ -50,7 +50,10 @@ class LocalDateTime(str):
             *numbers, nanosecond = (*value, 0, 0)[:7]
             if not 0 <= nanosecond < 1_000_000_000:
                 raise ValueError("a nanosecond is 0 to 999999999")
-            text = datetime(*numbers).isoformat()
+            try:
+                text = datetime(*numbers).isoformat()
+            except OverflowError:
+                raise ValueError("a year is 1 to 9999") from None
             return cls(f"{text}.{nanosecond:09d}" if nanosecond else text)
         if isinstance(value, str) and (parts := _LOCAL.match(value)):
             datetime.fromisoformat(parts[1])

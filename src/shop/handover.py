@@ -1,24 +1,39 @@
 """Handing a group's work over to another group, so that each record is handled once.
 
-The taker's position becomes the giver's: committed in Kafka first, whose broker refuses while the
-taker has members, then in the taker's database if it is ours. Doing it again does the same.
+The taker's position becomes the giver's: in Kafka, whose broker refuses while the taker has
+members, and, if the taker is ours, in its database. Doing it again does the same.
+
+Kafka and the database have no transaction in common, so the commit to Kafka is made within the one
+that sets the position in the database. Kafka first and the database after it would let a taker that
+starts in between commit batches from its old position; the other way round, a commit that Kafka
+refuses would leave a position set that nobody was told of. As it is, a refusal changes nothing, and
+a taker that starts in between cannot commit before the position is set, and then is fenced. What is
+left is that this process or the database fails right after Kafka's answer: then Kafka alone has the
+new position, and handing over again sets both.
+
+Nothing keeps the giver from starting meanwhile, so it is looked at again at the end.
 """
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from shop.databases import Databases
+from shop.db.database import Database
 from shop.db.positions import set_positions, topics_read, unpublished
 from shop.groups import Group, Groups
 from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection
-from shop.kafka.groups import GroupHasMembers, commit_for
+from shop.kafka.groups import GroupHasMembers, GroupState, commit_for, describe_groups
 from shop.kafka.listener import ListenerRegistry, Source
 from shop.kafka.offsets import Bounds, log_bounds
 from shop.kafka.store import Partition
 from shop.kafka.topic import TopicPattern
 
-OUTBOX_S = 5.0  # for the relay of a service that runs to publish what waits
+# For processes that are ending, and relays that run for another group, to do what is left.
+PATIENCE_S = 5.0
+_LOOK_S = 0.05
 
 
 class HandOverRefused(Exception):
@@ -36,8 +51,21 @@ class Step:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, made of where the giver stood. `taker_seen`: whether there is a trace of
+    the taker anywhere, or it is ours."""
+
+    giver_at: Mapping[Partition, int]
+    steps: Sequence[Step]
+    taker_seen: bool
+
+
 class HandOver:
-    """From `giver` to `taker`, either of them ours or somebody else's."""
+    """From `giver` to `taker`, either of them ours or somebody else's.
+
+    `unfinished` tells, for a group, how much its database says it has taken on and not done yet,
+    besides what waits in the outbox."""
 
     def __init__(
         self,
@@ -45,6 +73,7 @@ class HandOver:
         databases: Databases,
         registry: ListenerRegistry,
         service_of: Mapping[str, str],
+        unfinished: Mapping[str, Callable[[Database], int]],
         giver: str,
         taker: str,
         timeout: float = 8.0,
@@ -53,20 +82,24 @@ class HandOver:
         self._databases = databases
         self._registry = registry
         self._service_of = service_of
+        self._unfinished = unfinished
         self._groups = Groups(connection, databases, service_of, timeout)
         self._giver = giver
         self._taker = taker
         self._timeout = timeout
 
-    def plan(self) -> list[Step]:
-        """What is to be done. Raises HandOverRefused, TopicMissing, KafkaError, and
+    def plan(self) -> Plan:
+        """Changes nothing. Raises HandOverRefused, TopicMissing, KafkaError and
         StoreUnavailable."""
         if self._giver == self._taker:
             raise HandOverRefused("a group does not hand over to itself")
-        giver, taker = self._groups.describe([self._giver, self._taker])
-        for group in (giver, taker):
-            _require_empty(group)
-        positions = {s.partition: s.position for s in giver.standings if s.position is not None}
+        names = [self._giver, self._taker]
+        _require_empty(describe_groups(self._connection, names, self._timeout))
+        self._require_finished()
+        self._require_published()
+        giver, taker = self._groups.describe(names)  # after the wait: they may have moved meanwhile
+        _require_empty([giver.state, taker.state])
+        positions = _positions(giver)
         if not positions:
             raise HandOverRefused(
                 f"group {giver.name} has no position in any topic, so there is nothing to hand "
@@ -75,29 +108,42 @@ class HandOver:
         topics = self._topics_of_giver({partition.topic for partition in positions})
         self._require_listening(topics)
         self._require_same_topics(topics)
-        self._require_published()
         before = {s.partition: s.position for s in taker.standings}
         bounds = self._bounds(topics)
-        return [
+        steps = [
             self._step(
                 partition, before.get(partition), positions.get(partition), bounds[partition]
             )
             for partition in sorted(bounds)
         ]
+        return Plan(positions, steps, taker.known or taker.service is not None)
 
-    def carry_out(self, steps: Collection[Step]) -> None:
-        """Set the taker's positions. Raises HandOverRefused when somebody has joined it, KafkaError
-        and StoreUnavailable: do it again then."""
-        positions = {step.partition: step.now for step in steps}
+    def carry_out(self, plan: Plan) -> None:
+        """Set the taker's positions. Raises HandOverRefused when somebody has joined it or the
+        giver has moved on, KafkaError and StoreUnavailable: do it again then."""
+        positions = {step.partition: step.now for step in plan.steps}
         try:
-            commit_for(self._connection, self._taker, positions, self._timeout)
+            with self._set_in_database(positions):
+                commit_for(self._connection, self._taker, positions, self._timeout)
         except GroupHasMembers:
-            raise HandOverRefused(f"somebody has just joined group {self._taker}") from None
+            raise HandOverRefused(
+                f"somebody has just joined group {self._taker}, and nothing was changed: stop it, "
+                "and do it again"
+            ) from None
+        (giver,) = self._groups.describe([self._giver])
+        if giver.state.members or _positions(giver) != plan.giver_at:
+            raise HandOverRefused(
+                f"group {self._giver} was started during the hand-over: stop it, and do it again "
+                f"before {self._taker} starts"
+            )
+
+    def _set_in_database(self, positions: Mapping[Partition, int]) -> AbstractContextManager[None]:
         service = self._service_of.get(self._taker)
-        if service is not None:
-            topics = sorted({partition.topic for partition in positions})
-            ids = topic_ids(self._connection, topics, self._timeout)
-            set_positions(self._databases.of(service), self._taker, positions, ids)
+        if service is None:
+            return nullcontext()
+        topics = sorted({partition.topic for partition in positions})
+        ids = topic_ids(self._connection, topics, self._timeout)
+        return set_positions(self._databases.of(service), self._taker, positions, ids)
 
     def _topics_of_giver(self, with_position: set[str]) -> list[str]:
         """Those it has a position in and, if it is ours, all others that it listens to."""
@@ -132,10 +178,26 @@ class HandOver:
                 "gone; the one made anew holds other records at the same offsets"
             )
 
+    def _require_finished(self) -> None:
+        service = self._service_of.get(self._giver)
+        database = self._databases.existing(service) if service else None
+        count = self._unfinished.get(self._giver)
+        if database is None or count is None:
+            return
+        deadline = time.monotonic() + PATIENCE_S
+        while left := count(database):
+            if time.monotonic() > deadline:
+                raise HandOverRefused(
+                    f"group {self._giver} has begun work and not finished it ({left}), and "
+                    f"{self._taker} would not go on with it: run `shop listen --group "
+                    f"{self._giver}` until it is done, then stop it"
+                )
+            time.sleep(_LOOK_S)
+
     def _require_published(self) -> None:
         service = self._service_of.get(self._giver)
         database = self._databases.existing(service) if service else None
-        left = unpublished(database, OUTBOX_S) if database else 0
+        left = unpublished(database, PATIENCE_S) if database else 0
         if left:
             raise HandOverRefused(
                 f"{left} records that the service {service} has sent are not published yet: run "
@@ -167,18 +229,23 @@ class HandOver:
         return Step(partition, before, position)
 
 
+def _positions(group: Group) -> dict[Partition, int]:
+    return {s.partition: s.position for s in group.standings if s.position is not None}
+
+
 def _takes(source: Source, topic: str) -> bool:
     return source.matches(topic) if isinstance(source, TopicPattern) else source.name == topic
 
 
-def _require_empty(group: Group) -> None:
-    members = group.state.members
-    if members:
-        who = ", ".join(sorted({f"{m.client_id} at {m.host}" for m in members}))
+def _require_empty(groups: Collection[GroupState]) -> None:
+    for group in groups:
+        if not group.members:
+            continue
+        who = ", ".join(sorted({f"{m.client_id} at {m.host}" for m in group.members}))
         stays = (
             "; one that was stopped but has a name of its own stays for its session timeout, 10 s "
             "by default"
-            if any(member.instance for member in members)
+            if any(member.instance for member in group.members)
             else ""
         )
         raise HandOverRefused(f"group {group.name} has members ({who}): stop them first{stays}")

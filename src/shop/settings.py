@@ -160,6 +160,14 @@ class Settings(BaseSettings):
     log: Log = Log()
     listeners: dict[str, Listener] = {}
 
+    @field_validator("admin_token")
+    @classmethod
+    def _a_real_token(cls, token: SecretStr | None) -> SecretStr | None:
+        text = None if token is None else token.get_secret_value()
+        if text is not None and (not text or text != text.strip()):
+            raise ValueError("is empty, or begins or ends with a space; unset it or set a token")
+        return token
+
     @model_validator(mode="after")
     def _closed_or_guarded(self) -> Self:
         if self.admin_token is None and not _is_loopback(self.http.host):

@@ -14,6 +14,7 @@ from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
 from shop.kafka.settlement import current_message
+from shop.printable import printable
 from shop.settings import Settings
 
 _SHARED: list[Processor] = [
@@ -96,8 +97,8 @@ def flush() -> None:
 def _where(_: object, __: str, event: EventDict) -> EventDict:
     message = current_message.get()
     if message is not None:
-        event.setdefault("correlation_id", message.correlation_id)
-        event.setdefault("event_id", message.event_id)
+        event.setdefault("correlation_id", printable(message.correlation_id))
+        event.setdefault("event_id", printable(message.event_id))
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)

@@ -51,7 +51,7 @@ def produce(shop: Faulty, producer: Producer, count: int) -> None:
     """Bytes of any kind, some null, from now on and in the background."""
     for _ in range(count):
         number = shop.moments.randrange(RECORDS)
-        key = None if number % 7 == 0 else f"ключ-{number % 100}"
+        key = None if number % 7 == 0 else b"\xff\x00-%d" % (number % 100)
         value = None if number % 11 == 0 else shop.moments.randbytes(number % 500)
         producer.produce(shop.moments.choice(TOPICS).name, value, key)
     producer.poll(0)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -21,14 +22,20 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from shop.broker import EmbeddedKafka, free_port
-from shop.child import READY_FD
+from shop.child import READY_FD, Child
+from shop.cli.stack import Stack
 from shop.events import Order, Pix
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.ids import derived_id
+from shop.kafka.plain import PlainCodec
 from shop.kafka.template import OutboundRecord, outbound
 from shop.kafka.topic import Topic
-from shop.kafka.wire import CORRELATION_ID, EVENT_ID, Headers
+from shop.kafka.wire import CORRELATION_ID, EVENT_ID, TRACEPARENT, Headers
+from shop.settings import Kafka, Settings
+from shop.streams.internal import InternalTopics
+from shop.streams.quix import TopicManager
+from shop.streams.records import LARGEST, LONGEST, received
 from shop.topics import (
     ALL,
     ORDER_APPROVED,
@@ -58,7 +65,7 @@ class Place:
             "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "SHOP_STREAM__PIX_LIMIT": str(LIMIT),
         }
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """`shop stream` that is expected to end by itself."""
@@ -67,22 +74,29 @@ class Place:
             command, env=self._environment, capture_output=True, text=True, timeout=PATIENCE_S
         )
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """`shop stream` that has its partitions when this returns."""
+    def running(self) -> subprocess.Popen[bytes]:
+        """`shop stream` that has its partitions when this returns: the one that runs, or else a
+        new one."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
         ready, says_ready = os.pipe()
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "shop.cli", "stream"],
                 env=self._environment | {READY_FD: str(says_ready)},
                 pass_fds=[says_ready],
                 stdout=log,
                 stderr=log,
             )
-        self._started.append(process)
         os.close(says_ready)
         with os.fdopen(ready, "rb") as pipe:
             assert pipe.readline() == b"ready\n", self.log.read_text()
-        return process
+        return self._process
+
+    def left_out(self) -> set[str]:
+        """Where the records lie that it said it left out."""
+        said = [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
+        return {event.split(" is left out")[0] for event in said if "left out" in event}
 
     def lose_state(self) -> None:
         """What is kept on disk of the streams, but for who they are."""
@@ -90,10 +104,9 @@ class Place:
         shutil.rmtree(state)
 
     def close(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
         self.broker.stop()
 
 
@@ -155,14 +168,47 @@ class Traffic:
             self._pay()
             self._decide()
         if not self.left_out:
-            endless = Pix(identifier="endless", source_key="key-1", amount=Decimal("1E+1000"))
-            value = PIX.codec.encode(endless, "")
-            self._producer.produce(PIX.name, value, "endless", on_delivery=self._is_left_out)
-            self.large["endless"] = endless
+            self._exceed()
+            self._reach_the_limits()
         for topic in (PIX, *DECISIONS.values()):
             for value in (b"\xff", b'{"valor": "much"}', None):
                 self._producer.produce(topic.name, value, on_delivery=self._is_left_out)
         assert self._producer.flush(PATIENCE_S) == 0
+
+    def _exceed(self) -> None:
+        """Once beyond each limit; what is in no sum for that is verified all the same."""
+        endless = Pix(identifier="endless", source_key="key-1", amount=Decimal("1E+1000"))
+        sender = Pix(identifier="sender", source_key="s" * 600_000, amount=Decimal(1000))
+        self.large |= {"endless": endless, "sender": sender}
+        nobody = Pix(identifier="i" * 600_000, amount=Decimal(1000))
+        order = Order(order_id="o" * 600_000, amount=Decimal(1), email="ana@example.com")
+        for topic, event, key in (
+            (PIX, endless, "key"),
+            (PIX, sender, "key"),
+            (PIX, nobody, "key"),
+            (PIX, Pix(identifier="key", amount=Decimal(1000)), "k" * 600_000),
+            (PIX, Pix(identifier="value", target_key="v" * LARGEST, amount=Decimal(1000)), "key"),
+            (ORDER_APPROVED, order, "key"),
+        ):
+            value = topic.codec.encode(event, "Test(1)")
+            self._producer.produce(topic.name, value, key, on_delivery=self._is_left_out)
+
+    def _reach_the_limits(self) -> None:
+        """A payment that is as large in every place as one that goes on may be."""
+        payment = Pix(
+            identifier="\N{MATHEMATICAL BOLD DIGIT ONE}" * LONGEST,
+            source_key="\1" * LONGEST,
+            target_key="t" * (LARGEST - 10 * LONGEST - 200),
+            amount=Decimal(1000),
+        )
+        value = PIX.codec.encode(payment, "")
+        headers = [(name, b"h" * 10_000) for name in (EVENT_ID, CORRELATION_ID, TRACEPARENT)]
+        assert payment.identifier is not None
+        assert payment.source_key is not None
+        assert LARGEST - 200 < len(value) <= LARGEST
+        self._producer.produce(PIX.name, value, payment.identifier, headers=headers)
+        self.sums[payment.source_key] = [Fraction(1000), 1]
+        self.large[payment.identifier] = payment
 
     def _pay(self) -> None:
         identifier = str(UUID(int=self._random.getrandbits(128)))
@@ -216,7 +262,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def topics(place: Place) -> None:
-    create_topics(place.kafka, ALL)
+    """One of them as a broker makes it by itself, with a single partition."""
+    single = replace(ORDER_REJECTED, partitions=1)
+    create_topics(place.kafka, [single if topic is ORDER_REJECTED else topic for topic in ALL])
 
 
 def test_missing_topics_are_one_line_that_names_them_and_the_command(place: Place) -> None:
@@ -239,10 +287,10 @@ def test_what_is_derived_is_exact_however_often_the_process_is_killed(place: Pla
         for topic in (PIX_VERIFICATION, PIX_SUM_BY_KEY, ORDERS_PER_MINUTE)
     )
     size = 500
-    for watched in (verified, sums, minutes):
+    for watched in (sums, minutes):
         seen = len(watched.events())
         traffic.send(size)
-        process = place.start()
+        process = place.running()
         target = seen + moments.randrange(1, size // 4)
         eventually(lambda at=target, by=watched: len(by.events()) >= at, "progress", PATIENCE_S)
         assert process.poll() is None
@@ -250,14 +298,13 @@ def test_what_is_derived_is_exact_however_often_the_process_is_killed(place: Pla
         process.wait()
     traffic.send(size)
     place.lose_state()
-    process = place.start()
+    place.running()
     payments = sum(count for _, count in traffic.sums.values())
     orders = sum(count for count, _ in traffic.minutes.values())
     eventually(lambda: len(verified.events()) >= len(traffic.large), "all verified", PATIENCE_S)
     eventually(lambda: len(sums.events()) >= payments, "all sums", PATIENCE_S)
     eventually(lambda: len(minutes.events()) >= orders, "all minutes", PATIENCE_S)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    eventually(lambda: place.left_out() >= traffic.left_out, "all left out", PATIENCE_S)
 
     assert {payment.identifier: payment for payment in verified.events()} == traffic.large
     assert len(verified.events()) == len(traffic.large), "each one once"
@@ -271,22 +318,12 @@ def test_what_is_derived_is_exact_however_often_the_process_is_killed(place: Pla
     grown = {(m.decision, m.begin): [m.orders, Fraction(m.amount)] for m in minutes.events()}
     assert grown == traffic.minutes
     assert all(counts == list(range(1, len(counts) + 1)) for counts in steps.values())
-
-    said = [json.loads(line) for line in place.log.read_text().splitlines()]
-    left_out = {
-        line["event"].split(" is left out")[0] for line in said if "left out" in line["event"]
-    }
-    assert left_out == traffic.left_out
+    assert place.left_out() == traffic.left_out
 
 
-@pytest.fixture(scope="module")
-def running(place: Place, topics: None) -> subprocess.Popen[bytes]:
-    return place.start()
-
-
-def test_a_payment_to_verify_goes_on_as_it_came_with_its_way_in_the_headers(
-    place: Place, running: subprocess.Popen[bytes]
-) -> None:
+@pytest.mark.usefixtures("topics")
+def test_a_payment_to_verify_goes_on_as_it_came_with_its_way_in_the_headers(place: Place) -> None:
+    place.running()
     value = (
         b'{"identifier":"39cc2e64","chaveOrigem":"ana","chaveDestino":null,'
         b'"valor":1000.1,"dataTransferencia":[2026,11,22,12,33,42,666228733]}'
@@ -306,9 +343,9 @@ def test_a_payment_to_verify_goes_on_as_it_came_with_its_way_in_the_headers(
     assert re.fullmatch(way, headers[CORRELATION_ID])
 
 
-def test_every_update_of_a_minute_is_an_event_of_its_own(
-    place: Place, running: subprocess.Popen[bytes]
-) -> None:
+@pytest.mark.usefixtures("topics")
+def test_every_update_of_a_minute_is_an_event_of_its_own(place: Place) -> None:
+    place.running()
     Traffic(place.kafka, random.Random(1)).send(20)
     minutes = Reader(place.kafka, ORDERS_PER_MINUTE)
     eventually(lambda: len(minutes.events()) >= 20, "the updates", PATIENCE_S)
@@ -318,12 +355,67 @@ def test_every_update_of_a_minute_is_an_event_of_its_own(
     assert {record.key() for record in minutes.records} == {b"approved", b"rejected"}
 
 
-def test_a_second_process_on_the_same_data_is_refused_in_one_line(
-    place: Place, running: subprocess.Popen[bytes]
-) -> None:
+@pytest.mark.usefixtures("topics")
+def test_a_second_process_on_the_same_data_is_refused_in_one_line(place: Place) -> None:
+    first = place.running()
     result = place.run()
 
     assert result.stderr.startswith("shop: a stream already runs in ")
     assert result.stderr.count("\n") == 1
     assert result.returncode == 1
-    assert running.poll() is None
+    assert first.poll() is None
+
+
+@pytest.mark.usefixtures("topics")
+def test_it_ends_well_when_asked_to(place: Place) -> None:
+    process = place.running()
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_topic_that_was_just_made_is_waited_for(place: Place) -> None:
+    class Lagging(InternalTopics):
+        """Asks a broker that hears of a topic late."""
+
+        looks = 0
+
+        def list_topics(self, timeout: float = -1) -> dict[str, Any]:
+            self.looks += 1
+            return {} if self.looks < 4 else super().list_topics(timeout)
+
+    topics = TopicManager(Lagging(place.kafka), "group")
+    config = topics.topic_config(num_partitions=2, replication_factor=1)
+
+    made = topics.repartition_topic("operation", "stream", config)
+
+    assert made.broker_config.num_partitions == 2
+
+
+def test_whatever_a_codec_raises_leaves_the_record_out(caplog: pytest.LogCaptureFixture) -> None:
+    from quixstreams.context import set_message_context  # not before shop.kafka.quix
+    from quixstreams.models import MessageContext
+
+    class Raising(PlainCodec[Pix]):
+        def decode(self, value: bytes | None) -> tuple[Pix, str | None]:
+            raise OverflowError("too far")
+
+    set_message_context(MessageContext(topic="T", partition=2, offset=7, size=0))
+
+    assert received(Topic("T", Raising(Pix, "T")), b"{}", None, 0, None) is None
+    assert caplog.messages == ["T[2] at 7 is left out: OverflowError: too far"]
+
+
+def test_shop_up_beside_brokers_of_others_has_it_wait_for_the_topics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands: dict[str, Any] = {}
+
+    def child(name: str, command: Any, variables: Any, **more: Any) -> Child:
+        commands[name] = command
+        return Child(name, command, variables, **more)
+
+    monkeypatch.setattr("shop.cli.stack.Child", child)
+    Stack(Settings(kafka=Kafka(bootstrap_servers="kafka:9092")), None, lock=0, stream=True)
+
+    assert commands["stream"][-3:-1] == ["stream", "--wait"]

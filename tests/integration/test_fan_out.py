@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from sqlalchemy import insert, select, update
 
@@ -24,7 +23,7 @@ from shop.users import fan_out
 from shop.users.fan_out import FanOutSender, fan_out_steward
 from shop.users.model import FanOutRow, State, UserRow
 from shop.users.targets import TARGETS, Target
-from tests.integration.test_effect_once import event_id
+from tests.reading import event_id, read_all
 from tests.waiting import eventually
 
 OpenTemplate = Callable[[], KafkaTemplate]
@@ -92,19 +91,6 @@ def run(sender: FanOutSender) -> None:
         pass
 
 
-def read_all(kafka: Connection, topic: Topic[Any]) -> list[Any]:
-    """Every record of a topic as it stands now, all partitions at once."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader"})
-    where = [TopicPartition(topic.name, n, OFFSET_BEGINNING) for n in range(topic.partitions)]
-    count = sum(consumer.get_watermark_offsets(partition, timeout=20)[1] for partition in where)
-    consumer.assign(where)
-    records: list[Any] = []
-    while len(records) < count:
-        records += consumer.consume(min(10_000, count - len(records)), 5.0)
-    consumer.close()
-    return records
-
-
 def users_on(kafka: Connection, topic: Topic[User]) -> list[str]:
     return [topic.codec.decode(record.value())[0].uuid for record in read_all(kafka, topic)]
 
@@ -127,6 +113,18 @@ def test_each_user_has_one_record_that_says_who_it_is(
         assert str(correlation_id).startswith(f"F(1)-Batch(2)-_{target.name}(")
     row = state(database)
     assert (row.state, row.total, row.sent, row.cursor) == ("finished", 50, 50, max(users))
+
+
+def test_what_is_no_address_makes_no_record_too_large(
+    kafka: Connection, open_template: OpenTemplate, database: Database, target: Topic[User]
+) -> None:
+    users = register(database, 3)
+    odd = {"uuid": random_id(), "email": "x" * 1_000_000, "created_at": 1}
+    with database.write() as connection:
+        connection.execute(insert(UserRow), odd)
+    ask(database, target)
+    run(FanOutSender(database, open_template))
+    assert set(users_on(kafka, target)) == {*users, odd["uuid"]}
 
 
 @pytest.mark.parametrize("count", [0, 7, 14])

@@ -3,20 +3,34 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import update
 
+from shop.containers import Shop
+from shop.db.database import Database
+from shop.db.tables import position
+from shop.handover import HandOver, HandOverRefused
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.groups import commit_for, committed_offsets, describe_groups
 from shop.kafka.store import Partition
-from shop.topics import NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
+from shop.services import SERVICE_OF_GROUP
+from shop.settings import Kafka, Settings
+from shop.topics import (
+    NEW_ORDER,
+    ORDER_APPROVED,
+    ORDER_REJECTED,
+    SEND_EMAIL,
+    SEND_MESSAGE_TO_ALL_USERS,
+)
+from shop.wiring.unfinished import UNFINISHED
 from tests.commands import Said, ShopPlace
 from tests.java import JavaFraud, JavaProducer
+from tests.reading import read_all
 from tests.waiting import eventually
 
 PARTITIONS = [Partition(NEW_ORDER.name, number) for number in range(NEW_ORDER.partitions)]
@@ -61,6 +75,21 @@ def caught_up(place: ShopPlace, name: str) -> bool:
     """Whether the group's position is at the end of every partition that has records."""
     standing = {p["partition"]: p["lag"] for p in group(place, name)["partitions"]}
     return all(standing.get(p.number) == 0 for p, end in ends(place).items() if end)
+
+
+HandingOver = Callable[..., HandOver]
+
+
+@pytest.fixture
+def hand_over(shop_place: ShopPlace) -> Iterator[HandingOver]:
+    """hand_over(giver, taker, unfinished): what the command makes, to be taken step by step."""
+    kafka = Kafka(bootstrap_servers=shop_place.kafka.bootstrap_servers)
+    shop = Shop(settings=Settings(data_dir=shop_place.data, kafka=kafka))
+    yield lambda giver, taker, unfinished=UNFINISHED: HandOver(
+        shop.connection(), shop.databases(), shop.registry(), SERVICE_OF_GROUP, unfinished,
+        giver, taker,
+    )  # fmt: skip
+    shop.databases().close()
 
 
 @pytest.fixture
@@ -135,22 +164,22 @@ def test_a_swap_for_a_java_service_and_back_decides_each_order_once(
 
     put_orders(shop_place, first)
     with shop_place.running("listen", "--group", "fraud"):
-        eventually(lambda: set(first) <= set(decided(shop_place)))
+        eventually(lambda: set(first) <= decided(shop_place).keys())
         running = shop_place.run("groups", "hand-over", "fraud", java)
         assert "fraud has members" in refused(running)
     put_orders(shop_place, second)  # while nobody listens
     given = shop_place.run("groups", "hand-over", "fraud", java, "--json")
     with JavaFraud(shop_place.kafka, java):
-        eventually(lambda: set(second) <= set(decided(shop_place)))
+        eventually(lambda: set(second) <= decided(shop_place).keys())
         running = shop_place.run("groups", "hand-over", java, "fraud")
         assert f"{java} has members" in refused(running)
     put_orders(shop_place, third)
     handed_back = shop_place.run("groups", "hand-over", java, "fraud", "--json")
     with shop_place.running("listen", "--group", "fraud"):
-        eventually(lambda: set(third) <= set(decided(shop_place)))
+        eventually(lambda: set(third) <= decided(shop_place).keys())
         eventually(lambda: caught_up(shop_place, "fraud"))
 
-    counted = Counter(decided(shop_place))
+    counted = decided(shop_place)
     assert {order: counted[order] for order in orders} == dict.fromkeys(orders, 1)
     assert {before for before, _ in steps(given).values()} == {None}
     assert {n: now for n, (_, now) in steps(given).items()} == {
@@ -158,22 +187,13 @@ def test_a_swap_for_a_java_service_and_back_decides_each_order_once(
     }
 
 
-def decided(place: ShopPlace) -> Iterator[str]:
-    """The order id of each decision, as often as it is on the topics."""
-    consumer = Consumer(
-        {"bootstrap.servers": place.kafka.bootstrap_servers, "group.id": "count",
-         "enable.auto.commit": False, "fetch.wait.max.ms": 50}
-    )  # fmt: skip
-    with closing(consumer):
-        for state in describe_topics(place.kafka, [ORDER_APPROVED.name, ORDER_REJECTED.name]):
-            for partition in state.partitions:
-                at = partition.low
-                consumer.assign([TopicPartition(state.name, partition.number, at)])
-                while at < partition.high:
-                    for record in consumer.consume(partition.high - at, 0.1):
-                        at = record.offset() + 1
-                        order, _ = ORDER_APPROVED.codec.decode(record.value())
-                        yield str(order.order_id)
+def decided(place: ShopPlace) -> Counter[str]:
+    """How many decisions on the topics each order id has."""
+    return Counter(
+        str(ORDER_APPROVED.codec.decode(record.value())[0].order_id)
+        for topic in (ORDER_APPROVED, ORDER_REJECTED)
+        for record in read_all(place.kafka, topic)
+    )
 
 
 def test_handing_over_again_does_the_same_and_a_dry_run_nothing(
@@ -264,7 +284,7 @@ def test_positions_in_a_topic_made_anew_or_gone_are_not_handed_over(
 def test_what_the_giver_has_not_published_yet_is_not_left_behind(
     shop_place: ShopPlace, java: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shop.handover.OUTBOX_S", 0.1)
+    monkeypatch.setattr("shop.handover.PATIENCE_S", 0.1)
     assert shop_place.run("groups", "hand-over", java, "fraud").code == 0
     with closing(sqlite3.connect(shop_place.data / "fraud.db")) as database:
         database.execute("INSERT INTO outbox (topic, headers, created_at) VALUES ('T', x'90', 0)")
@@ -275,6 +295,119 @@ def test_what_the_giver_has_not_published_yet_is_not_left_behind(
 
     assert "1 records that the service fraud has sent are not published" in said
     assert shop_place.run("groups", "hand-over", "fraud", java).code == 0
+
+
+def test_a_fan_out_that_has_begun_is_not_left_behind(
+    shop_place: ShopPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shop.handover.PATIENCE_S", 0.1)
+    java = name_of_its_own()
+    commit_for(shop_place.kafka, java, {Partition(SEND_MESSAGE_TO_ALL_USERS.name, 0): 0})
+    assert shop_place.run("groups", "hand-over", java, "batch").code == 0
+    with closing(sqlite3.connect(shop_place.data / "users.db")) as database:
+        database.execute(
+            "INSERT INTO fan_out (id, target, correlation_id, asked_at, state, sent, cursor) "
+            "VALUES ('f', 'T', 'c', 0, 'running', 1, 'half-way')"
+        )
+        database.commit()
+        said = refused(shop_place.run("groups", "hand-over", "batch", java))
+        database.execute("UPDATE fan_out SET state = 'finished'")
+        database.commit()
+
+    assert "group batch has begun work and not finished it (1)" in said
+    assert shop_place.run("groups", "hand-over", "batch", java).code == 0
+
+
+def test_the_giver_is_looked_at_after_what_it_had_to_finish(
+    shop_place: ShopPlace, java: str, hand_over: HandingOver
+) -> None:
+    over = hand_over(java, "fraud")
+    over.carry_out(over.plan())
+
+    def finish(database: Database) -> int:
+        with database.write() as connection:
+            connection.execute(update(position).values(next_offset=0))
+        return 0
+
+    plan = hand_over("fraud", java, {"fraud": finish}).plan()
+
+    assert {step.now for step in plan.steps} == {0}
+
+
+def test_a_giver_that_moves_on_during_the_hand_over_is_noticed(
+    shop_place: ShopPlace, java: str, hand_over: HandingOver
+) -> None:
+    over = hand_over(java, name_of_its_own())
+    plan = over.plan()
+    commit_for(shop_place.kafka, java, {PARTITIONS[0]: 0})
+
+    with pytest.raises(HandOverRefused, match=f"{java} was started .* do it again"):
+        over.carry_out(plan)
+    over.carry_out(over.plan())
+
+
+def test_our_taker_commits_nothing_between_kafka_and_its_database(
+    shop_place: ShopPlace, java: str, hand_over: HandingOver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = hand_over(java, "users")
+    plan = over.plan()
+
+    def commit_and_look(*arguments: Any) -> None:
+        commit_for(*arguments)
+        with (
+            closing(sqlite3.connect(shop_place.data / "users.db", timeout=0)) as database,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            database.execute("BEGIN IMMEDIATE")
+
+    monkeypatch.setattr("shop.handover.commit_for", commit_and_look)
+    over.carry_out(plan)
+
+
+def test_a_hand_over_that_kafka_refuses_leaves_our_takers_database_as_it_was(
+    shop_place: ShopPlace, java: str, hand_over: HandingOver
+) -> None:
+    assert shop_place.run("groups", "hand-over", java, "users").code == 0
+    put_orders(shop_place, ["later"])
+    commit_for(shop_place.kafka, java, ends(shop_place))
+    before = [p["database"] for p in group(shop_place, "users")["partitions"]]
+    over = hand_over(java, "users")
+    plan = over.plan()
+    with JavaFraud(shop_place.kafka, "users"):
+        eventually(lambda: describe_groups(shop_place.kafka, ["users"])[0].members)
+        with pytest.raises(HandOverRefused, match="joined group users, and nothing was changed"):
+            over.carry_out(plan)
+
+    assert [p["database"] for p in group(shop_place, "users")["partitions"]] == before
+
+
+def test_a_taker_that_nobody_knows_is_pointed_out(
+    shop_place: ShopPlace, java: str, hand_over: HandingOver
+) -> None:
+    taker = name_of_its_own()
+
+    new = shop_place.run("groups", "hand-over", java, taker)
+
+    assert f"shop: no group {taker} was seen before" in new.stderr
+    assert new.code == 0
+    assert hand_over(java, taker).plan().taker_seen
+    assert hand_over(java, "log").plan().taker_seen
+
+
+def test_what_strangers_call_themselves_does_not_steer_the_terminal(
+    shop_place: ShopPlace, java: str
+) -> None:
+    rogue = f"{name_of_its_own()}\x1b[2J\x9b"
+    with JavaFraud(shop_place.kafka, rogue):
+        eventually(lambda: describe_groups(shop_place.kafka, [rogue])[0].members)
+        said = [
+            shop_place.run("groups", "list").stdout,
+            shop_place.run("groups", "describe", rogue).stdout,
+            refused(shop_place.run("groups", "hand-over", rogue, java)),
+        ]
+
+    assert all("\\x1b[2J\\x9b" in text for text in said)
+    assert not any("\x1b" in text or "\x9b" in text for text in said)
 
 
 def test_a_group_left_out_of_all_is_free_for_another_program(shop_place: ShopPlace) -> None:

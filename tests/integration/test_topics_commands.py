@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,30 @@ def test_a_log_with_gaps_and_markers_is_read_to_its_end(
     assert values(tail(topic)) == [0, 2, 4]
     assert values(tail(topic, "-n", "2")) == [2, 4]
     assert values(tail(topic, "--from", "beginning")) == [0, 2, 4]
+
+
+def test_following_shows_what_a_transaction_that_is_open_at_the_start_commits_later(
+    kafka: Connection, make_topic: MakeTopic
+) -> None:
+    topic = make_topic(TEXT)
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": str(topic)}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic.name, "in the transaction", "k")
+    producer.flush(30)
+    produce(kafka, topic, [(0, 0, "k", "beside it")])
+
+    with closing(TopicReader(kafka, topic.name)) as reader:
+        assert list(reader.read(reader.beginning)) == []
+        coming = reader.follow()
+        producer.commit_transaction(30)
+        produce(kafka, topic, [(0, 0, "k", "after")])
+        values = (record.value for record in coming)
+        followed = list(takewhile(lambda value: value != b"after", values))
+
+    assert followed == [b"in the transaction", b"beside it"]
 
 
 def test_an_empty_topic_shows_nothing(make_topic: MakeTopic, tail: Tail) -> None:

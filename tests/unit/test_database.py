@@ -197,3 +197,41 @@ def test_a_bad_request_fails_alone(database: Database) -> None:
     assert (a, b, c) == ("a", "b", "c")
     assert isinstance(again, IntegrityError)
     assert receipts(database) == 3
+
+
+def test_a_request_that_was_given_up_before_its_turn_is_not_written(database: Database) -> None:
+    """Its client was told that it is not."""
+    written: list[str] = []
+
+    def write(_: Connection, names: Sequence[str]) -> Sequence[str]:
+        written.extend(names)
+        return names
+
+    async def give_up() -> None:
+        commit = GroupCommit[str, None](
+            database, lambda _, names: [written.append(n) for n in names]
+        )
+        began = threading.Event()
+        end = threading.Event()
+
+        def hold() -> None:
+            with database.write():
+                began.set()
+                end.wait(20)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        await asyncio.to_thread(began.wait, 20)
+        first = asyncio.create_task(commit.submit("first"))
+        await asyncio.sleep(0)  # it has its turn, and waits for the lock
+        second, third = (asyncio.create_task(commit.submit(name)) for name in ("second", "third"))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        end.set()
+        await asyncio.gather(first, third)
+        await commit.close()
+        holder.join()
+
+    asyncio.run(give_up())
+    assert written == ["first", "third"]

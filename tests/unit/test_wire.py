@@ -179,3 +179,17 @@ def test_a_derived_id_keeps_its_causes_place_in_time() -> None:
     cause = "0193a5b2-7c4d-7e1f-a2b3-c4d5e6f70819"
     assert derived_id(cause, "fraud", 0)[:13] == cause[:13]
     assert derived_id(f"ECOMMERCE_NEW_ORDER:{cause}", "fraud", 0)[:13] == cause[:13]
+
+
+def test_ids_that_no_database_takes_are_made_such_as_it_does() -> None:
+    long, cut = b"e" * 10_000, b"e\0f"
+    ids = [received_ids([(EVENT_ID, id_)], None, "T", 0, 1)[0] for id_ in (long, long, cut, b"e")]
+    assert ids[0] == ids[1]
+    assert len({*ids}) == 3
+    assert all(len(id_) < 100 and "\0" not in id_ for id_ in ids)
+    assert ids[3] == "e"
+
+    _, correlation_id, traceparent = received_ids([(TRACEPARENT, long)], "C\0" * 5000, "T", 0, 1)
+    assert len(correlation_id) <= 2000
+    assert "\0" not in correlation_id
+    assert traceparent is None

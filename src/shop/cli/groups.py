@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shop.cli.context import BROKER_ANSWER_S, settings_of, with_brokers
-from shop.cli.errors import CommandFailed
+from shop.cli.errors import CommandFailed, say
 from shop.cli.output import print_table
+from shop.printable import printable
 
 if TYPE_CHECKING:
     from shop.containers import Shop
@@ -96,19 +97,22 @@ def hand_over(
     taker after it. `shop up --without GROUP` runs the shop without the group that has given."""
     from shop.handover import HandOver, HandOverRefused
     from shop.services import SERVICE_OF_GROUP
+    from shop.wiring.unfinished import UNFINISHED
 
     shop = _shop(context)
     over = HandOver(
-        shop.connection(), shop.databases(), shop.registry(), SERVICE_OF_GROUP, giver, taker,
-        BROKER_ANSWER_S,
+        shop.connection(), shop.databases(), shop.registry(), SERVICE_OF_GROUP, UNFINISHED,
+        giver, taker, BROKER_ANSWER_S,
     )  # fmt: skip
     try:
-        steps = over.plan()
+        plan = over.plan()
         if not dry_run:
-            over.carry_out(steps)
+            over.carry_out(plan)
     except HandOverRefused as error:
-        raise CommandFailed(str(error)) from None
-    _show_steps(steps, as_json)
+        raise CommandFailed(printable(str(error))) from None
+    if not plan.taker_seen:
+        say(f"no group {taker} was seen before; is its name right?")
+    _show_steps(plan.steps, as_json)
     if not as_json:
         typer.echo("Nothing was changed." if dry_run else _what_now(giver, taker))
 
@@ -144,7 +148,7 @@ def _headline(group: "Group") -> str:
     ours = f", of the service {group.service}" if group.service else ""
     members = group.state.members
     count = f"{len(members)} member{'' if len(members) == 1 else 's'}"
-    return f"{group.name}: {group.state.state}, {count}{ours}"
+    return f"{printable(group.name)}: {group.state.state}, {count}{ours}"
 
 
 def _row(standing: "Standing") -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Mapping, Sequence
 
+from shop.printable import printable
+
 _WIDE = 1000  # columns, where no terminal cuts the lines
 
 
 def print_table(rows: Sequence[Mapping[str, object]], headings: Sequence[str]) -> None:
     """`rows` by heading; numbers (and `-` for none) go to the right, the first column is never
-    cut."""
+    cut. What would steer a terminal is escaped."""
     from rich.console import Console
     from rich.table import Table
 
@@ -30,4 +32,4 @@ def print_table(rows: Sequence[Mapping[str, object]], headings: Sequence[str]) -
 def _shown(value: object) -> str:
     from rich.markup import escape
 
-    return "" if value is None else escape(str(value))
+    return "" if value is None else escape(printable(str(value)))

@@ -10,6 +10,7 @@ import typer
 
 from shop.cli.context import settings_of
 from shop.cli.errors import CommandFailed
+from shop.printable import printable
 
 if TYPE_CHECKING:
     from shop.cli.api import Api
@@ -45,9 +46,8 @@ def send(
         if as_json:
             typer.echo(json.dumps(payment))
         else:
-            typer.echo(
-                f"{payment['identifier']}  {source}  {target}  {amount}  {payment['status']}"
-            )
+            shown = (payment["identifier"], source, target, amount, payment["status"])
+            typer.echo("  ".join(printable(part) for part in shown))
         if payment["status"] == _UNDECIDED:
             raise CommandFailed(
                 f"payment {payment['identifier']} is accepted but not decided after "
@@ -74,7 +74,7 @@ def show(
         typer.echo(json.dumps(payment, indent=2))
         return
     for name, value in payment.items():
-        typer.echo(f"{name:17} {'' if value is None else value}")
+        typer.echo(f"{name:17} {'' if value is None else printable(str(value))}")
 
 
 @app.command()
@@ -91,7 +91,7 @@ def keys(
 
     api = Api(settings_of(context))
     for key in _registered(api, names) if names else _listed(api):
-        typer.echo(json.dumps(key) if as_json else key["chave"])
+        typer.echo(json.dumps(key) if as_json else printable(key["chave"]))
 
 
 def _registered(api: "Api", names: list[str]) -> Iterator[dict[str, Any]]:

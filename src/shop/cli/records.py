@@ -11,6 +11,7 @@ from shop.kafka.browse import RawRecord
 from shop.kafka.errors import WireError
 from shop.kafka.topic import Topic
 from shop.kafka.wire import CORRELATION_ID, EVENT_ID, TRACEPARENT
+from shop.printable import printable
 
 _LONG = 300  # characters of a value that is not JSON, on the terminal
 
@@ -108,15 +109,6 @@ def readable(record: RawRecord, topic: str, known: Topic[Any] | None) -> Readabl
         except WireError as error:
             problem = str(error)
     return Readable(topic, record, type_, payload, correlation_id, problem)
-
-
-def printable(text: str | bytes) -> str:
-    """The text with what would not show, or would steer a terminal, escaped."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json(value: bytes | None) -> bytes | None:

@@ -20,6 +20,7 @@ from shop.settings import PREFIX, Settings, environment
 from shop.supervisor import Member, Supervisor
 
 _PATIENT = "600"  # seconds; the clients of our own broker wait for it, it may be downloading
+_TOPICS_COME = ("--wait", "60")  # with brokers of others; the listeners create the topics
 
 
 class Stack:
@@ -44,7 +45,7 @@ class Stack:
         commands = {
             "api": ("serve", *wait),
             "listeners": ("listen", "--all", *left_out, "--create-topics", *instance, *wait),
-            **({"stream": ("stream", *wait)} if stream else {}),
+            **({"stream": ("stream", *(wait or _TOPICS_COME))} if stream else {}),
         }
         members: list[Member] = []
         for name, arguments in commands.items():

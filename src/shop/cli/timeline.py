@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from shop.cli.records import printable
+from shop.printable import printable
 
 _REPEATS = {"event": "  (the same event again)", "order": "  (the same order again)"}
 

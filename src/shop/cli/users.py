@@ -36,7 +36,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps(users[:limit], indent=2))
     else:
-        from shop.cli.records import printable
+        from shop.printable import printable
 
         rows = [
             {"uuid": user["uuid"], "email": printable(user["email"]), "created": user["createdAt"]}

@@ -53,7 +53,11 @@ class GroupCommit(Generic[Request, Answer]):
 
     async def _take_turns(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._waiting:
-            group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            # Without those that were given up meanwhile: their clients were told so.
+            waiting = [entry for entry in self._waiting if not entry[1].done()]
+            group, self._waiting = waiting[:MOST], waiting[MOST:]
+            if not group:
+                return
             requests = [request for request, _ in group]
             outcomes: list[Answer | Exception]
             try:
@@ -61,7 +65,7 @@ class GroupCommit(Generic[Request, Answer]):
             except Exception as error:  # the writer is gone
                 outcomes = [error for _ in requests]
             for (_, future), outcome in zip(group, outcomes, strict=True):
-                if future.done():  # its client has gone
+                if future.done():  # its client has gone just now
                     continue
                 if isinstance(outcome, Exception):
                     future.set_exception(outcome)

@@ -1,7 +1,8 @@
 """A group's positions in a service's database, looked at and set from outside."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sqlalchemy import inspect, select
 
@@ -30,14 +31,19 @@ def topics_read(database: Database, group: str) -> dict[str, str]:
         return {row.topic: row.id for row in connection.execute(query)}
 
 
+@contextmanager
 def set_positions(
     database: Database,
     group: str,
     positions: Mapping[Partition, int],
     topic_ids: Mapping[str, str],
-) -> None:
-    """Let the group go on there, in topics of those ids; its other positions stay. A consumer that
-    holds one of them is fenced at its next batch. Raises StoreUnavailable."""
+) -> Iterator[None]:
+    """Let the group go on there, in topics of those ids, once the block has ended; nothing is set
+    when it raises. The group's other positions stay.
+
+    A consumer that holds one of these, or takes the old one up during the block, is fenced at its
+    next batch: until the block ends it cannot commit any. Nor can, on SQLite, any other writer of
+    the database, so keep the block short. Raises StoreUnavailable."""
     moved = database.insert(position)
     moved = moved.on_conflict_do_update(
         index_elements=list(position.primary_key), set_={"next_offset": moved.excluded.next_offset}
@@ -61,6 +67,7 @@ def set_positions(
                 for topic, id_ in sorted(topic_ids.items())
             ],
         )
+        yield
 
 
 def unpublished(database: Database, patience: float) -> int:

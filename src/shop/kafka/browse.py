@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
-from confluent_kafka import KafkaException, TopicPartition
 
 from shop.kafka.admin import require_topics
 from shop.kafka.connection import Connection, Consumer, Reachability, silent
@@ -34,7 +34,8 @@ class RawRecord(NamedTuple):
 
 class TopicReader:
     """The partitions of a topic (all, or those named) between the bounds that they have when this
-    is built. For one thread; close it.
+    is built: records of a transaction that is open then come after the end. For one thread; close
+    it.
 
     Raises BrokerUnreachable, TopicMissing, or KafkaError for a partition that does not exist."""
 
@@ -56,7 +57,9 @@ class TopicReader:
         chosen = [Partition(topic, number) for number in partitions or there]
         self.bounds = {
             partition.number: bounds
-            for partition, bounds in log_bounds(connection, chosen, timeout).items()
+            for partition, bounds in log_bounds(
+                connection, chosen, timeout, isolation=IsolationLevel.READ_COMMITTED
+            ).items()
         }
         self._reachability = Reachability(f"reader of {topic}")
         self._consumer = Consumer(

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,14 +85,21 @@ silent.addHandler(logging.NullHandler())
 silent.propagate = False
 
 
-class Reachability:
-    """Folds the error callbacks of one client into one log line per change of state.
+CALM_S = 1.0  # without an error
 
-    librdkafka repeats an error for every broker and attempt. Thread-safe.
+
+class Reachability:
+    """Folds the error callbacks of one client, or of a group's, into one log line per change of
+    state. `clock` gives seconds.
+
+    librdkafka repeats an error for every broker and attempt, and what was fetched before still
+    comes after it; so brokers are back when no error came for CALM_S. Thread-safe.
     """
 
-    def __init__(self, client: str) -> None:
+    def __init__(self, client: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self._clock = clock
+        self._failed_at = 0.0
         self._lock = threading.Lock()
         self.down = False
 
@@ -101,13 +109,14 @@ class Reachability:
             log.debug("%s: %s", self._client, error.str())
             return
         with self._lock:
+            self._failed_at = self._clock()
             first, self.down = not self.down, True
         if first:
             log.warning("%s: no broker can be reached; trying on (%s)", self._client, error.str())
 
     def answered(self) -> None:
         """To be called when a broker gave a sign of life."""
-        if self.down:
+        if self.down and self._clock() - self._failed_at >= CALM_S:
             with self._lock:
                 first, self.down = self.down, False
             if first:

@@ -51,8 +51,8 @@ class GroupConsumer:
         """Why this consumer is not ready to handle records; None when it is."""
         if self._intake.broker_down:
             return "no broker can be reached"
-        if self._intake.store_trouble:
-            return self._intake.store_trouble
+        if trouble := self._intake.store_trouble or self._intake.recognition.trouble:
+            return trouble
         return None if self.assigned.is_set() else "no partitions assigned yet"
 
     def stop(self) -> None:

@@ -60,7 +60,7 @@ class Intake:
         self._topics = list(topics)
         self._store = store
         self._most = max_poll_records
-        self._recognition = recognition
+        self.recognition = recognition
         self._stopping = stopping
         self._reachability = reachability
         self._waiting = Waiting()
@@ -109,11 +109,11 @@ class Intake:
     def poll(self) -> list[Record]:
         """What is there at once, at most max_poll_records; waits only for the first, POLL_S."""
         for partition in self._waiting.take_due():
-            if partition in self.positions:
+            if partition in self.positions and not self.recognition.holds(partition):
                 self._consumer.resume([TopicPartition(*partition)])
         if self._unplaced:
             self._place_all()
-        self._recognition.release(self._consumer)
+        self.recognition.release(self._consumer)
         if self._missing_due is not None and time.monotonic() > self._missing_due:
             self._require_topics()
         if self._reachability.down and time.monotonic() > self._probe_due:
@@ -224,7 +224,7 @@ class Intake:
             # OFFSET_STORED: what the group committed to Kafka, else _place_all.
             target.offset = OFFSET_STORED if position is None else position
         consumer.incremental_assign(partitions)
-        self._recognition.assigned(consumer, partitions)
+        self.recognition.assigned(consumer, partitions)
         self.assigned.set()
 
     def _stored_patiently(self, partitions: list[Partition]) -> dict[Partition, int | None] | None:
@@ -254,7 +254,7 @@ class Intake:
 
     def _start_of(self, partition: Partition) -> int | None:
         held = self.positions.held.get(partition)
-        reset = self._recognition.reset_of(partition.topic)
+        reset = self.recognition.reset_of(partition.topic)
         try:
             return starting_offset(self._consumer, self._group, partition, held, reset)
         except KafkaException as error:
@@ -269,7 +269,7 @@ class Intake:
         gone = [Partition(target.topic, target.partition) for target in partitions]
         self.positions.revoke(gone)
         self._waiting.forget(gone)
-        self._recognition.lost(gone)
+        self.recognition.lost(gone)
         self._revoked.update(gone)
         self._unplaced.difference_update(gone)
         for partition in gone:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from shop.kafka.connection import Connection
@@ -19,11 +19,17 @@ class Bounds(NamedTuple):
 
 
 def log_bounds(
-    connection: Connection, partitions: Collection[Partition], timeout: float = 8.0
+    connection: Connection,
+    partitions: Collection[Partition],
+    timeout: float = 8.0,
+    *,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> dict[Partition, Bounds]:
-    """The bounds of each partition; all must exist. Raises KafkaError."""
+    """The bounds of each partition; all must exist. With READ_COMMITTED, the log ends where the
+    first transaction that is still open begins (the last stable offset, KIP-98), as it does for a
+    consumer. Raises KafkaError."""
     specs = (OffsetSpec.earliest(), OffsetSpec.latest())
-    low, high = _offsets(connection, partitions, specs, timeout)
+    low, high = _offsets(connection, partitions, specs, timeout, isolation)
     return {partition: Bounds(low[partition], high[partition]) for partition in low}
 
 
@@ -41,6 +47,7 @@ def _offsets(
     partitions: Collection[Partition],
     specs: Sequence[Any],
     timeout: float,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> list[dict[Partition, int]]:
     admin = connection.admin()
     answers = []
@@ -48,7 +55,11 @@ def _offsets(
         admin.list_topics(timeout=timeout)  # without its leaders known, a client may take seconds
         for spec in specs:
             asked = {TopicPartition(*partition): spec for partition in partitions}
-            futures = admin.list_offsets(asked, request_timeout=timeout) if asked else {}
+            futures = (
+                admin.list_offsets(asked, isolation_level=isolation, request_timeout=timeout)
+                if asked
+                else {}
+            )
             answers.append(
                 {
                     Partition(target.topic, target.partition): int(future.result(timeout).offset)

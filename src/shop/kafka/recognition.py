@@ -1,16 +1,13 @@
 """Topics that join a group of patterns while it runs."""
 
-import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import TopicPartition
 
 from shop.kafka.errors import BrokerUnreachable, StoreUnavailable
 from shop.kafka.store import Partition
-
-log = logging.getLogger(__name__)
 
 AGAIN_S = 1.0  # after a broker or the store did not answer
 
@@ -20,16 +17,18 @@ class Recognition:
     topic may have been deleted and made anew since the group read it. Used by one thread.
 
     `recognise(topics)` raises PositionLost for one made anew; BrokerUnreachable and
-    StoreUnavailable make it try again. Without it nothing is held back.
+    StoreUnavailable make it try again, and are `trouble` meanwhile. Without it nothing is held
+    back.
     `reset_of(topic)` says where the group begins in a topic: earliest, latest or none."""
 
     def __init__(
         self,
         reset_of: Callable[[str], str],
-        recognise: Callable[[Collection[str]], None] | None,
+        recognise: Callable[[Sequence[str]], None] | None,
     ) -> None:
         self.reset_of = reset_of
         self._recognise = recognise
+        self.trouble: str | None = None
         self._held: set[Partition] = set()
         self._due = 0.0
 
@@ -48,11 +47,17 @@ class Recognition:
         """Recognise what is held back, if it is time. Raises PositionLost."""
         if not self._held or self._recognise is None or time.monotonic() < self._due:
             return
-        try:
-            self._recognise(sorted({partition.topic for partition in self._held}))
-        except (BrokerUnreachable, StoreUnavailable) as error:
-            log.debug("not recognised yet: %s", error)
-            self._due = time.monotonic() + AGAIN_S
-            return
-        consumer.resume([TopicPartition(*partition) for partition in self._held])
-        self._held.clear()
+        self.trouble = None
+        for topic in sorted({partition.topic for partition in self._held}):
+            try:
+                self._recognise([topic])
+            except (BrokerUnreachable, StoreUnavailable) as error:
+                self.trouble = f"topic {topic} is not recognised yet: {error}"
+                self._due = time.monotonic() + AGAIN_S
+                continue
+            known = [partition for partition in self._held if partition.topic == topic]
+            consumer.resume([TopicPartition(*partition) for partition in known])
+            self._held.difference_update(known)
+
+    def holds(self, partition: Partition) -> bool:
+        return partition in self._held

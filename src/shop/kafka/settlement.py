@@ -20,6 +20,8 @@ from shop.kafka.positions import Positions
 from shop.kafka.store import BatchTransaction, Partition, Store
 from shop.kafka.wire import Message, received_ids
 
+LONGEST_IDENTITY = 600  # characters; PostgreSQL's index entries end at 2,700 bytes
+
 current_message: ContextVar[Message[Any] | None] = ContextVar("kafka_message", default=None)
 
 
@@ -84,10 +86,11 @@ class Dispatcher:
             correlation_id,
             traceparent,
             headers,
+            key,
         )
         once = endpoint.declaration.once
         identity = event_id if once is None else f"{topic}:{once(message)}"
-        if "\0" in identity:  # databases end a text there, or refuse it
+        if len(identity) > LONGEST_IDENTITY or "\0" in identity:  # no database takes any text
             identity = derived_id("", identity)
         return Incoming(endpoint, message, identity, None if once is every_record else identity)
 

@@ -11,10 +11,12 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Union
 
 import msgspec
 
+from shop.kafka.correlation import MAX_LENGTH, bounded
 from shop.kafka.errors import WireError
 from shop.kafka.ids import derived_id
 
 EVENT_ID = "event-id"
+LONGEST_ID = 300  # characters of an event id or a traceparent
 CORRELATION_ID = "correlation-id"  # of values that have no place for it
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -42,7 +44,8 @@ class Codec(Protocol[E]):
 class Message(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
     """A record as a listener sees it: the event, and where it came from.
 
-    `timestamp` is in milliseconds since the epoch, -1 where the record has none.
+    `timestamp` is in milliseconds since the epoch, -1 where the record has none. `key` is the text
+    of `raw_key`, bytes that are not UTF-8 escaped.
     """
 
     event: E_co
@@ -55,6 +58,7 @@ class Message(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
     correlation_id: str
     traceparent: str | None
     headers: Headers
+    raw_key: bytes | None = None
 
     def header(self, name: str) -> bytes | None:
         """The last value of a header, as Kafka's own clients read one."""
@@ -147,10 +151,14 @@ def received_ids(
             continue
         if name == EVENT_ID:
             event_id = value.decode("utf-8", "replace")
-        elif name == TRACEPARENT:
-            traceparent = value.decode("ascii", "replace")
+            if len(event_id) > LONGEST_ID or "\0" in event_id:  # databases do not take any text
+                event_id = derived_id("", event_id)
+        elif name == TRACEPARENT and len(value) <= LONGEST_ID:
+            traceparent = value.decode("ascii", "replace").replace("\0", "")
         elif name == CORRELATION_ID and correlation_id is None:
             correlation_id = value.decode("utf-8", "replace")
+    if correlation_id is not None and (len(correlation_id) > MAX_LENGTH or "\0" in correlation_id):
+        correlation_id = bounded(correlation_id.replace("\0", ""))
     if event_id is None:
         event_id = derived_id(correlation_id or f"{partition}-{offset}", topic)
     return event_id, correlation_id or f"{topic}({partition}-{offset})", traceparent

@@ -7,7 +7,7 @@ import msgspec
 from shop.kafka.correlation import bounded
 from shop.kafka.errors import WireError
 from shop.kafka.wire import Headers
-from shop.log.line import printable
+from shop.printable import printable
 
 LONGEST = 600  # characters of what an index holds; PostgreSQL's entries end at 2,700 bytes
 

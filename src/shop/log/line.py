@@ -2,6 +2,8 @@
 
 import re
 
+from shop.printable import printable
+
 SHOWN = 500  # characters of a value
 _WINDOW = 2000  # bytes that are looked at for them
 
@@ -47,10 +49,3 @@ def _last_word(text: str) -> int:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def printable(text: str) -> str:
-    """The text with what would not show, or would steer a terminal, escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

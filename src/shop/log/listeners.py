@@ -25,7 +25,7 @@ class AuditLog:
     @listener(EVERY_TOPIC, group="log", once=every_record)
     def note(self, message: Message[Content], work: Work) -> None:
         content = message.event
-        key = None if message.key is None else message.key.encode()
+        key = message.raw_key
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "%s[%d]@%d %s %s",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact
 
+from shop.printable import printable
 from shop.reports.model import Decision
 
 MOST_SHOWN = 1000  # orders; the newest ones
@@ -82,11 +83,6 @@ def content_of(
     return Content(
         printable(uuid), printable(email or _UNKNOWN), written_at, tuple(newest), totals, total
     )
-
-
-def printable(text: str) -> str:
-    """On one line, without what a terminal would obey."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
 
 
 def written(amount: Decimal | None) -> str:

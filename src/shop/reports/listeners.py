@@ -36,6 +36,9 @@ _ORDERS = text(
 )
 
 
+MOST_TOLD = 20_000  # more than all consumers of a process hold in their batches
+
+
 class CustomerOrders:
     """Keeps the orders that reports tell of. Decision and order may come in either sequence."""
 
@@ -68,6 +71,7 @@ class Reports:
     def __init__(self, database: Database, files: ReportFiles) -> None:
         self._database = database
         self._files = files
+        self._told: dict[str, str] = {}  # e-mails by names of files, of the latest records
 
     @listener(
         USER_GENERATE_READING_REPORT,
@@ -79,16 +83,14 @@ class Reports:
     def write(self, message: Message[User], work: Work, ack: Acknowledgment) -> None:
         uuid = message.event.uuid
         name = file_name(uuid)
-        told = _email_in(message)
-        email = told or self._email_known(name)
+        email = self._email_of(name, message)
         now = _now()
         content = content_of(uuid, email, moment(now), self._orders(email))
         self._files.write(name, {".txt": as_text(content), ".html": as_page(content)})
         run_id = run_of(message.correlation_id)
         work.put(
             Report,
-            # One learnt in this very batch is kept too.
-            update=("run_id", "orders", "written_at", *(["email"] if told else [])),
+            update=("email", "run_id", "orders", "written_at"),
             name=name,
             email=email,
             run_id=run_id,
@@ -99,9 +101,18 @@ class Reports:
             work.count(ReportRun, "written", {"id": run_id}, written_at=now)
         ack.acknowledge()
 
-    def _email_known(self, name: str) -> str | None:
+    def _email_of(self, name: str, message: Message[User]) -> str | None:
+        """Told with the record, or else before: maybe in this very batch, which is in no database
+        yet."""
+        told = _email_in(message)
+        if told is not None:
+            if len(self._told) >= MOST_TOLD:
+                self._told.clear()
+            self._told[name] = told
+            return told
         with self._database.read() as connection:
-            return connection.scalar(select(Report.email).where(Report.name == name))
+            known = connection.scalar(select(Report.email).where(Report.name == name))
+        return self._told.get(name, known)
 
     def _orders(self, email: str | None) -> Iterator[Line]:
         if email is None:

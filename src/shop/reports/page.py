@@ -6,7 +6,8 @@ from decimal import Decimal
 from hashlib import sha256
 from html import escape
 
-from shop.reports.content import Content, day_and_time, printable, written
+from shop.printable import printable
+from shop.reports.content import Content, day_and_time, written
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --faint: #6b7280; --rule: #d9dce1;

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from shop.reports.content import Content, day_and_time, printable, written
+from shop.printable import printable
+from shop.reports.content import Content, day_and_time, written
 
 
 def as_text(content: Content) -> str:

@@ -1,14 +1,18 @@
 """The topics that Quix keeps state in and regroups through, made as the shop makes its own."""
 
 import logging
+import time
 from typing import Any
+
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException
 
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection, silent
 from shop.kafka.errors import TopicMissing
 from shop.kafka.topic import Topic
 from shop.kafka.wire import Headers
-from shop.streams.quix import QuixTopic, TopicAdmin
+from shop.streams.quix import QuixTopic, TopicAdmin, TopicConfig
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +25,7 @@ class InternalTopics(TopicAdmin):
             connection.address(), logger=silent, extra_config=connection.client_config("admin")
         )
         self._connection = connection
+        self._made: set[str] = set()
 
     def create_topics(
         self, topics: list[QuixTopic], timeout: float = 30, finalize_timeout: float = 60
@@ -30,6 +35,25 @@ class InternalTopics(TopicAdmin):
             raise TopicMissing(f"topic {', '.join(missing)} does not exist")
         for name in create_topics(self._connection, [_declared(t) for t in topics], timeout):
             log.info("created %s", name)
+        self._made |= {topic.name for topic in topics}
+
+    def inspect_topics(
+        self, topic_names: list[str], timeout: float = 30
+    ) -> dict[str, TopicConfig | None]:
+        """Waits at most `timeout` seconds for those that were made: for a moment after the
+        controller did, the broker that answers may not know them."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                found = super().inspect_topics(topic_names, timeout)
+                missing = [name for name in topic_names if name in self._made and not found[name]]
+                if not missing or time.monotonic() > deadline:
+                    return found
+            except KafkaException as error:  # one broker knows it, and another one does not
+                unknown = error.args[0].code() == Code.UNKNOWN_TOPIC_OR_PART
+                if not unknown or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
 
 def _declared(topic: QuixTopic) -> Topic[bytes]:

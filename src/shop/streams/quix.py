@@ -12,7 +12,7 @@ with warnings.catch_warnings(record=True):
     from quixstreams import Application, State, message_context
     from quixstreams.dataframe import StreamingDataFrame
     from quixstreams.exceptions import QuixException
-    from quixstreams.models import Serializer, TopicAdmin, TopicManager
+    from quixstreams.models import Serializer, TopicAdmin, TopicConfig, TopicManager
     from quixstreams.models import Topic as QuixTopic
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "State",
     "StreamingDataFrame",
     "TopicAdmin",
+    "TopicConfig",
     "TopicManager",
     "message_context",
 ]

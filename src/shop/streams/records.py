@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
+from shop.kafka import correlation
 from shop.kafka.errors import WireError
 from shop.kafka.template import OutboundRecord
 from shop.kafka.topic import Topic
@@ -30,15 +32,17 @@ E = TypeVar("E")
 # How long a repeat is known as one, by the records' own time: longer than a sender that crashed
 # between sending and noting it may be down.
 REMEMBERED = timedelta(days=7)
-# Bytes of a value. What is sent on grows a little, and brokers refuse records of 1 MB, which
-# would end the stream at this one for ever.
+# Brokers refuse records of 1 MB, which would end the stream at this one for ever. So there are
+# limits to the bytes of a value, which grows a little when it is sent on, and to the characters of
+# what becomes a key: of a record, or of the state, whose changes are records.
 LARGEST = 900_000
+LONGEST = correlation.MAX_LENGTH  # what identifies an order may be its correlation id
 
 
 def read(application: Application, topic: Topic[Any]) -> StreamingDataFrame:
     """The topic's records as `Message`s. One that cannot be read is logged and left out."""
     source = application.topic(topic.name, value_deserializer="bytes")
-    return _received(application.dataframe(source), topic)
+    return _messages(application.dataframe(source).filter(_is_small), topic)
 
 
 def once(messages: StreamingDataFrame, identity: Callable[[Message[E]], str]) -> StreamingDataFrame:
@@ -47,7 +51,7 @@ def once(messages: StreamingDataFrame, identity: Callable[[Message[E]], str]) ->
 
     def is_new(message: Message[E], state: State[str, int]) -> bool:
         name = identity(message)
-        if state.exists(name):
+        if not _is_short("identity", name) or state.exists(name):
             return False
         state.set(name, 1, ttl=REMEMBERED)
         return True
@@ -62,7 +66,8 @@ def regroup(
     name: str,
 ) -> StreamingDataFrame:
     """The same messages under another key, through an internal topic that `name` is part of."""
-    grouped = messages.set_headers(_own_headers).group_by(
+    short = messages.filter(lambda message: _is_short("key", key(message)))
+    grouped = short.set_headers(_own_headers).group_by(
         key,
         name=name,
         key_serializer="str",
@@ -70,7 +75,9 @@ def regroup(
         key_deserializer="bytes",
         value_deserializer="bytes",
     )
-    return _received(grouped, topic)
+    if grouped.topics == messages.topics:  # of one partition: no internal topic, only other keys
+        return grouped
+    return _messages(grouped, topic)
 
 
 def summable(amount: Decimal) -> bool:
@@ -91,10 +98,48 @@ def write(records: StreamingDataFrame, application: Application, topic: Topic[An
     )
 
 
+def received(
+    topic: Topic[E],
+    value: bytes | None,
+    key: bytes | None,
+    timestamp: int,
+    headers: Headers | None,
+) -> Message[E] | None:
+    """The record in hand as a message; None for one that is left out."""
+    try:
+        event, correlation_id = topic.codec.decode(value)
+    except WireError as error:
+        left_out(error)
+        return None
+    except Exception as error:  # what it trips over once it trips over at every start
+        left_out(f"{type(error).__name__}: {error}")
+        return None
+    place = message_context()
+    event_id, correlation_id, traceparent = received_ids(
+        headers or [], correlation_id, place.topic, place.partition, place.offset
+    )
+    text = None if key is None else key.decode("utf-8", "replace")
+    if not _is_short("key", text):
+        return None
+    return Message(
+        event=event,
+        key=text,
+        topic=place.topic,
+        partition=place.partition,
+        offset=place.offset,
+        timestamp=timestamp,
+        event_id=event_id,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+        headers=headers or [],
+    )
+
+
 def left_out(reason: object) -> None:
     """Log that the record in hand has no part in the stream."""
     place = message_context()
-    log.warning("%s[%d] at %d is left out: %s", place.topic, place.partition, place.offset, reason)
+    where = (place.topic, place.partition, place.offset)
+    log.warning("%s[%d] at %d is left out: %.300s", *where, reason)
 
 
 class _Events(Serializer):
@@ -115,37 +160,23 @@ class _Values(Serializer):
         return record.value
 
 
-def _received(records: StreamingDataFrame, topic: Topic[E]) -> StreamingDataFrame:
-    decode = topic.codec.decode
+def _messages(records: StreamingDataFrame, topic: Topic[Any]) -> StreamingDataFrame:
+    messages = records.apply(partial(received, topic), metadata=True)
+    return messages.filter(lambda message: message is not None)
 
-    def receive(
-        value: bytes | None, key: bytes | None, timestamp: int, headers: Headers | None
-    ) -> Message[E] | None:
-        try:
-            if value is not None and len(value) > LARGEST:
-                raise WireError(f"its value has more than {LARGEST} bytes")
-            event, correlation_id = decode(value)
-        except WireError as error:
-            left_out(error)
-            return None
-        place = message_context()
-        event_id, correlation_id, traceparent = received_ids(
-            headers or [], correlation_id, place.topic, place.partition, place.offset
-        )
-        return Message(
-            event=event,
-            key=None if key is None else key.decode("utf-8", "replace"),
-            topic=place.topic,
-            partition=place.partition,
-            offset=place.offset,
-            timestamp=timestamp,
-            event_id=event_id,
-            correlation_id=correlation_id,
-            traceparent=traceparent,
-            headers=headers or [],
-        )
 
-    return records.apply(receive, metadata=True).filter(lambda message: message is not None)
+def _is_small(value: bytes | None) -> bool:
+    if value is None or len(value) <= LARGEST:
+        return True
+    left_out(f"its value has more than {LARGEST} bytes")
+    return False
+
+
+def _is_short(what: str, text: str | None) -> bool:
+    if text is None or len(text) <= LONGEST:
+        return True
+    left_out(f"its {what} has more than {LONGEST} characters")
+    return False
 
 
 def _own_headers(message: Message[Any], *_: object) -> Headers:

@@ -16,7 +16,7 @@ from shop.db.steward import Steward
 from shop.kafka.errors import SendFailed
 from shop.kafka.ids import derived_id
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
-from shop.kafka.wire import TRACEPARENT
+from shop.kafka.wire import TRACEPARENT, Headers
 from shop.topics import USER_EMAIL
 from shop.users.model import FanOutRow, State, UserRow
 from shop.users.targets import TARGETS
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 5000  # users; what a crash repeats at most
 STOP_S = 1.0  # for acknowledgements when the process is asked to stop
+LONGEST_EMAIL = 1000  # bytes
 REST_S = 5.0  # after a record that was not taken
 
 _OLDEST = (
@@ -109,7 +110,7 @@ class FanOutSender:
                 target.event(uuid),
                 correlation_id=fan_out.correlation_id,
                 event_id=derived_id(fan_out.id, "batch", uuid),
-                headers=[(USER_EMAIL, email.encode()), *traced],
+                headers=[*_told(email), *traced],
             )
             for uuid, email in users
         ]
@@ -180,6 +181,12 @@ class FanOutSender:
             )  # fmt: skip
         self._trouble = trouble
         self._resting_until = time.monotonic() + REST_S
+
+
+def _told(email: str) -> Headers:
+    """Without what is no address, so that no user's record can be larger than a broker takes."""
+    told = email.encode()
+    return [(USER_EMAIL, told)] if len(told) <= LONGEST_EMAIL else []
 
 
 def fan_out_steward(database: Database, open_template: Callable[[], KafkaTemplate]) -> Steward:

@@ -8,6 +8,7 @@ from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.ids import random_id
 from shop.kafka.listener import listener
 from shop.kafka.wire import Message
+from shop.printable import printable
 from shop.topics import NEW_ORDER, SEND_MESSAGE_TO_ALL_USERS, order_identity
 from shop.users.model import FanOutRow, State, UserRow
 from shop.users.targets import TARGETS
@@ -35,7 +36,7 @@ class Batch:
         refused = None
         if message.event not in TARGETS:
             refused = f"{target!r} is not one of {', '.join(TARGETS)}"
-            log.warning("fan-out %s is refused: %s", message.event_id, refused)
+            log.warning("fan-out %s is refused: %s", printable(message.event_id), refused)
         work.add_if_absent(
             FanOutRow,
             id=message.event_id,

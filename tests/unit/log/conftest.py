@@ -64,7 +64,7 @@ def _message(
     headers: Headers = []
     return Message(
         content, "ana@example.com", topic, 0, offset, at, event_id or str(uuid4()),
-        correlation_id, TRACEPARENT, headers,
+        correlation_id, TRACEPARENT, headers, b"ana@example.com",
     )  # fmt: skip
 
 
