@@ -27,7 +27,7 @@ demo: setup
 	@$(BIN)/shop demo
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest
 
 check: setup
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from shop.groups import Group, Groups
 from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection
 from shop.kafka.groups import GroupHasMembers, GroupState, commit_for, describe_groups
-from shop.kafka.listener import ListenerRegistry, Source
+from shop.kafka.listener import ListenerRegistry, takes
 from shop.kafka.offsets import Bounds, log_bounds
 from shop.kafka.store import Partition
 from shop.kafka.topic import TopicPattern
@@ -158,7 +158,7 @@ class HandOver:
         if self._taker not in self._service_of:
             return
         sources = self._registry.sources(self._taker)
-        deaf = [name for name in topics if not any(_takes(source, name) for source in sources)]
+        deaf = [name for name in topics if not any(takes(source, name) for source in sources)]
         if deaf:
             raise HandOverRefused(
                 f"group {self._taker} does not listen to {', '.join(deaf)}, which "
@@ -231,10 +231,6 @@ class HandOver:
 
 def _positions(group: Group) -> dict[Partition, int]:
     return {s.partition: s.position for s in group.standings if s.position is not None}
-
-
-def _takes(source: Source, topic: str) -> bool:
-    return source.matches(topic) if isinstance(source, TopicPattern) else source.name == topic
 
 
 def _require_empty(groups: Collection[GroupState]) -> None:

@@ -11,6 +11,7 @@ from shop.child import OWNER_FD, READY_FD
 from shop.containers import Shop
 from shop.db.worker import Worker
 from shop.kafka.container import ListenerContainer
+from shop.kafka.membership import resumable
 from shop.services import API_SERVICES, SERVICE_OF_GROUP
 from shop.settings import SettingsError
 
@@ -42,9 +43,13 @@ def run_listeners(
         failures.append(error)
         stop.set()
 
+    sources = {group: shop.registry().sources(group) for group in groups}
+    named = resumable(shop.connection(), sources) if instance else set()
     containers = [
         shop.listener_container(
-            group=group, instance=instance, on_failure=lambda _group, error: failed(error)
+            group=group,
+            instance=instance if group in named else None,
+            on_failure=lambda _group, error: failed(error),
         )
         for group in groups
     ]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,7 +76,8 @@ class Place:
     def kill(self) -> None:
         while processes := self.processes():
             for process in processes.values():
-                process.kill()
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):  # just ended
+                    process.kill()
 
     def order_goes_through_to_its_mail(self) -> None:
         sent = self.run("orders", "new", "--email", "ana@example.com", "--amount", "10", "--json")

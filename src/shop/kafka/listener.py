@@ -125,7 +125,7 @@ class Endpoint:
     def source_of(self, topic: str) -> Source | None:
         """The declared source that a topic's records belong to."""
         for source in self.declaration.sources:
-            if source.matches(topic) if isinstance(source, TopicPattern) else source.name == topic:
+            if takes(source, topic):
                 return source
         return None
 
@@ -164,6 +164,11 @@ class Endpoint:
                     + ("" if work_type else " (this group has no store, so no unit of work)")
                 )
         return kind
+
+
+def takes(source: Source, topic: str) -> bool:
+    """Whether a topic's records belong to a source."""
+    return source.matches(topic) if isinstance(source, TopicPattern) else source.name == topic
 
 
 class ListenerRegistry:
