@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka import KafkaError as Code
 
 from shop.kafka.connection import Connection
@@ -48,12 +53,17 @@ class GroupState:
     members: Sequence[GroupMember]
 
 
-def group_names(connection: Connection, timeout: float = 8.0) -> list[str]:
-    """The groups that the brokers know. Raises BrokerUnreachable, or KafkaError when not all
-    brokers answer."""
+def group_names(
+    connection: Connection, timeout: float = 8.0, *, stable: bool = False
+) -> list[str]:
+    """The groups that the brokers know, or of these the stable ones alone. Raises
+    BrokerUnreachable, or KafkaError when not all brokers answer."""
     connection.metadata(timeout)
     admin = connection.admin()
-    found = _result(lambda: admin.list_consumer_groups(request_timeout=timeout), timeout)
+    states = {ConsumerGroupState.STABLE} if stable else None
+    found = _result(
+        lambda: admin.list_consumer_groups(request_timeout=timeout, states=states), timeout
+    )
     if found.errors:
         raise KafkaError(f"groups cannot be listed: {found.errors[0].args[0].str()}")
     return sorted(group.group_id for group in found.valid)
@@ -120,6 +130,8 @@ def _result(ask: "Callable[[], Future[T]]", timeout: float) -> T:
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                 raise KafkaError(f"Kafka's groups: {error.args[0].str()}") from None
+        except TimeoutError:
+            raise KafkaError(f"Kafka's groups: no answer within {timeout:.0f} s") from None
         else:
             if not any(error.code() in _NOT_YET for error in errors) or time.monotonic() > deadline:
                 return answer

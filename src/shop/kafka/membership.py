@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from shop.kafka.connection import Connection
-from shop.kafka.groups import describe_groups
+from shop.kafka.errors import BrokerUnreachable, KafkaError
+from shop.kafka.groups import describe_groups, group_names
 from shop.kafka.listener import Source, takes
 from shop.kafka.store import Partition
 
@@ -22,10 +23,19 @@ def resumable(
     is nobody's, and would stay so for as long as all come back under their names. Members that join
     as new ones make the group assign all partitions again.
 
-    Raises BrokerUnreachable and KafkaError."""
+    So they do when Kafka cannot tell. Raises BrokerUnreachable."""
     topics = connection.metadata(timeout).topics
-    found = set()
-    for state in describe_groups(connection, list(sources), timeout):
+    try:
+        # Only a stable group is asked after: on a new broker, asking for one takes long.
+        stable = set(group_names(connection, timeout, stable=True)) & sources.keys()
+        states = describe_groups(connection, list(stable), timeout)
+    except BrokerUnreachable:
+        raise
+    except KafkaError as error:
+        log.warning("%s; joining all groups anew, which takes up to a session timeout", error)
+        return set()
+    left = set()
+    for state in states:
         wanted = {
             Partition(name, number)
             for name, topic in topics.items()
@@ -33,12 +43,11 @@ def resumable(
             for number in topic.partitions
         }
         owned = {partition for member in state.members for partition in member.partitions}
-        if state.state != "stable" or not state.members or wanted <= owned:
-            found.add(state.name)
-        else:
+        if state.members and not wanted <= owned:
+            left.add(state.name)
             log.warning(
                 "group %s was left in the middle of a rebalance; joining it anew, which takes up "
                 "to a session timeout",
                 state.name,
             )
-    return found
+    return set(sources) - left
