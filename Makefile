@@ -27,7 +27,7 @@ demo: setup
 	@$(BIN)/shop demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -53,9 +53,7 @@ class GroupState:
     members: Sequence[GroupMember]
 
 
-def group_names(
-    connection: Connection, timeout: float = 8.0, *, stable: bool = False
-) -> list[str]:
+def group_names(connection: Connection, timeout: float = 8.0, *, stable: bool = False) -> list[str]:
     """The groups that the brokers know, or of these the stable ones alone. Raises
     BrokerUnreachable, or KafkaError when not all brokers answer."""
     connection.metadata(timeout)
