@@ -136,10 +136,19 @@ class Log(Section):
 
 
 class Listener(Section):
-    """What may be set per group: SHOP_LISTENERS__EMAIL__CONCURRENCY=8."""
+    """What may be set per group: SHOP_LISTENERS__EMAIL__CONCURRENCY=8. What is not set is as the
+    listeners declare it."""
 
     concurrency: Annotated[int, Field(ge=1, le=256)] | None = None
     max_poll_records: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    # A record that fails: how often it is tried before it becomes a dead letter, the first time
+    # included, and the seconds between.
+    attempts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    first_delay_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    factor: Annotated[float, Field(ge=1, le=100)] | None = None
+    longest_delay_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    # Whether later records of a dead letter's key become dead letters too, behind it.
+    hold_back: bool | None = None
 
 
 class Settings(BaseSettings):

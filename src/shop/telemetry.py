@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
-from shop.kafka.settlement import current_message
+from shop.kafka.dispatch import current_message
 from shop.printable import printable
 from shop.settings import Settings
 

@@ -1,6 +1,7 @@
 """Where events travel: every topic with what it carries, its key and its partitions."""
 
 from shop.events import Order, OrdersPerMinute, Pix, PixSum, User, from_wire
+from shop.kafka.dead_letter import LARGEST_ON_TOPIC, DeadLetterCodec
 from shop.kafka.plain import PlainCodec
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message
@@ -44,6 +45,9 @@ SEND_MESSAGE_TO_ALL_USERS = Topic(  # the text is the name of the topic that get
 )
 USER_GENERATE_READING_REPORT = Topic("ECOMMERCE_USER_GENERATE_READING_REPORT", _USER, key=_by_uuid)
 USER_EMAIL = "user-email"  # the header of its records that says who the uuid is
+DEADLETTER = Topic(
+    "ECOMMERCE_DEADLETTER", DeadLetterCodec(), config={"max.message.bytes": str(LARGEST_ON_TOPIC)}
+)
 PIX = Topic("pix-topic", _PIX, key=_by_identifier)
 PIX_VERIFICATION = Topic("pix-verification", _PIX, key=_by_identifier)
 PIX_SUM_BY_KEY = Topic(
@@ -63,6 +67,7 @@ ALL = (
     SEND_EMAIL,
     SEND_MESSAGE_TO_ALL_USERS,
     USER_GENERATE_READING_REPORT,
+    DEADLETTER,
     PIX,
     PIX_VERIFICATION,
     PIX_SUM_BY_KEY,

@@ -14,7 +14,7 @@ from shop.db.store import DatabaseStore
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import ListenerRegistry
-from shop.kafka.retry import Backoff
+from shop.kafka.retry import Backoff, Retry
 from shop.kafka.template import KafkaTemplate
 from tests.commands import ShopPlace
 
@@ -53,7 +53,7 @@ def listen(kafka: Connection) -> Iterator[Callable[..., ListenerContainer]]:
         registry.add(service)
         (group,) = registry.groups
         store = options.get("store")
-        options.setdefault("backoff", Backoff(first=0.02, longest=0.1))
+        options.setdefault("retry", Retry(backoff=Backoff(first=0.02, longest=0.1)))
         options.setdefault("session_timeout_ms", 6000)
         container = ListenerContainer(
             kafka, group, registry.endpoints(group, store.work_type if store else None), **options

@@ -1,4 +1,3 @@
-import logging
 import mailbox
 import socket
 import subprocess
@@ -13,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shop.email.listeners import SHORTEST_WAIT_S, Email
+from shop.email.listeners import Email
 from shop.email.maildir import create
 from shop.email.mailer import Mailer, MailRefused, MailServerUnavailable
 from shop.email.message import compose, message_id, subject
 from shop.email.server import MailOnDisk, MailServer, MailServerError, mails
-from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.correlation import MAX_LENGTH
+from shop.kafka.errors import PermanentFailure, Unavailable
 from shop.kafka.wire import Message
 
 SENDER = "shop@example.com"
@@ -261,7 +260,6 @@ def test_any_text_is_sent(here: Harness, text: str) -> None:
 def test_what_is_no_address_is_refused_before_any_server_is_asked(recipient: str | None) -> None:
     with pytest.raises(MailRefused) as caught:
         send(Mailer("127.0.0.1", 1, SENDER), to=recipient)
-    assert not caught.value.by_server
     assert "\n" not in str(caught.value)
 
 
@@ -519,8 +517,7 @@ def test_the_smtp_library_is_loaded_only_by_a_server_that_starts() -> None:
 # --- the listener -------------------------------------------------------------------------------
 
 
-def listen(email: Email, key: str | None = "ana@example.com") -> Acknowledgment:
-    ack = Acknowledgment()
+def listen(email: Email, key: str | None = "ana@example.com") -> None:
     message = Message(
         event="Thank you!",
         key=key,
@@ -533,41 +530,22 @@ def listen(email: Email, key: str | None = "ana@example.com") -> Acknowledgment:
         traceparent=None,
         headers=[],
     )
-    email.send(message, ack)
-    return ack
+    email.send(message)
 
 
-def test_a_sent_mail_is_acknowledged(here: Harness) -> None:
-    email = Email(here.mailer(here.server().port))
-    assert listen(email).acknowledged
-    assert email.trouble is None
+def test_a_mail_is_sent_to_the_key_under_the_id_of_its_event(here: Harness) -> None:
+    listen(Email(here.mailer(here.server().port)))
+    (mail,) = mails(here.directory)
+    assert (mail.to, mail.text.strip()) == ("ana@example.com", "Thank you!")
+    assert "e-1" in mail.message_id
 
 
-def test_while_the_server_is_away_records_wait_and_the_log_says_so_once(
-    here: Harness, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "shop.email")
-    server = here.server()
-    email = Email(here.mailer(server.port))
-    server.stop()
-    answers = [listen(email) for _ in range(3)]
-    assert [answer.delay for answer in answers] == [SHORTEST_WAIT_S] * 3
-    assert f"127.0.0.1:{server.port}" in (email.trouble or "")
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    server.start()
-    assert listen(email).acknowledged
-    assert listen(email).acknowledged
-    assert email.trouble is None
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-
-
-def test_a_refused_mail_fails_and_is_no_trouble_of_the_server(here: Harness) -> None:
+def test_a_server_that_is_away_is_no_fault_of_the_mail_and_a_refusal_is(here: Harness) -> None:
     server = here.scripted(RCPT=["450 later", "550 never"])
     email = Email(here.mailer(server.port))
-    assert listen(email).delay == SHORTEST_WAIT_S
-    with pytest.raises(MailRefused):
-        listen(email, key=None)
-    assert email.trouble is not None  # nobody asked the server
-    with pytest.raises(MailRefused):
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{server.port}"):
         listen(email)
-    assert email.trouble is None
+    with pytest.raises(PermanentFailure, match="no recipient"):
+        listen(email, key=None)
+    with pytest.raises(PermanentFailure, match="never"):
+        listen(email)

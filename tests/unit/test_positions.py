@@ -1,14 +1,22 @@
 """The bookkeeping of positions and acknowledgements, held against a model."""
 
+import logging
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shop.kafka.acknowledgment import Acknowledgment
-from shop.kafka.errors import KafkaError
+from shop.kafka.errors import (
+    KafkaError,
+    ListenerDeclarationError,
+    PermanentFailure,
+    Unavailable,
+)
 from shop.kafka.positions import Positions, Reading
-from shop.kafka.retry import Attempts, Backoff
+from shop.kafka.retry import SHORTEST_WAIT_S, Attempts, Availability, Backoff, Retry
 from shop.kafka.store import Move, Partition
 
 PARTITIONS = [Partition("T", number) for number in range(3)]
@@ -169,14 +177,48 @@ def test_a_nack_has_a_sane_delay(delay: float) -> None:
         Acknowledgment().nack(delay)
 
 
-def test_attempts_are_counted_per_record_and_end() -> None:
-    attempts = Attempts(3, Backoff())
+def test_failures_are_counted_per_record() -> None:
+    attempts = Attempts(Backoff())
     partition = PARTITIONS[0]
-    assert attempts.failed(partition, 5)
-    assert attempts.failed(partition, 5)
-    assert attempts.failed(partition, 5) is None
-    assert attempts.failed(partition, 6)
-    assert attempts.failed(PARTITIONS[1], 5)
+    assert [attempts.failed(partition, 5) for _ in range(3)] == [1, 2, 3]
+    assert attempts.failed(partition, 6) == 1
+    assert attempts.failed(PARTITIONS[1], 5) == 1
+
+
+def test_a_record_is_tried_as_often_as_said_unless_it_is_not_worth_it() -> None:
+    retry = Retry(
+        attempts=3, backoff=Backoff(first=1, factor=10, longest=60), not_worth=(KeyError,)
+    )
+    delays = [retry.delay_after(failures, ValueError()) for failures in (1, 2)]
+    assert 0.8 <= (delays[0] or 0) <= 1.2
+    assert 8 <= (delays[1] or 0) <= 12
+    assert retry.delay_after(3, ValueError()) is None
+    assert retry.delay_after(1, KeyError()) is None
+    assert retry.delay_after(1, PermanentFailure("no")) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attempts": 0}, {"backoff": Backoff(first=-1)}, {"backoff": Backoff(factor=0.5)},
+     {"backoff": Backoff(first=5, longest=1)}],
+)  # fmt: skip
+def test_a_retry_that_cannot_be_is_refused_where_it_is_declared(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ListenerDeclarationError, match="attempt"):
+        Retry(**wrong)
+
+
+def test_what_is_away_is_asked_again_ever_later_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    availability = Availability("email")
+    delays = [availability.away(Unavailable("no mail server")) for _ in range(3)]
+    assert delays == [SHORTEST_WAIT_S] * 3
+    assert availability.trouble == "no mail server"
+    availability.back()
+    availability.back()
+    assert availability.trouble is None
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
 @given(attempt=st.integers(1, 10_000))

@@ -152,7 +152,7 @@ def test_an_amount_may_have_an_exponent_or_be_a_string(number: str, expected: st
 
 def test_a_record_with_headers_is_named_by_them() -> None:
     headers = [("x", b"1"), (EVENT_ID, b"e"), (TRACEPARENT, b"t")]
-    assert received_ids(headers, "C", "T", 0, 1) == ("e", "C", "t")
+    assert received_ids(headers, "C", "T", 0, 1) == ("e", "C", "t", None)
 
 
 def test_a_record_without_headers_is_named_by_its_correlation_id_wherever_it_lies() -> None:
@@ -189,7 +189,7 @@ def test_ids_that_no_database_takes_are_made_such_as_it_does() -> None:
     assert all(len(id_) < 100 and "\0" not in id_ for id_ in ids)
     assert ids[3] == "e"
 
-    _, correlation_id, traceparent = received_ids([(TRACEPARENT, long)], "C\0" * 5000, "T", 0, 1)
+    _, correlation_id, traceparent, _ = received_ids([(TRACEPARENT, long)], "C\0" * 5000, "T", 0, 1)
     assert len(correlation_id) <= 2000
     assert "\0" not in correlation_id
     assert traceparent is None

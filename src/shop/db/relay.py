@@ -70,7 +70,7 @@ class Relay(Worker):
         super().__init__(database, f"relay-{database.name}")
         self._template = template
         self._on_failure = on_failure
-        self._headers = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
+        self._headers: Any = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
         self._unwritten: _Published | None = None  # published, but the database was away
         self._resting: dict[str, float] = {}  # topic -> until when
         self.active = False  # elected, and publishing
@@ -140,7 +140,8 @@ class Relay(Worker):
         for row in rows:
             try:
                 headers = self._headers.decode(row.headers)
-                record = OutboundRecord(row.topic, row.key, row.value, headers)
+                key = row.key if row.raw_key is None else row.raw_key
+                record = OutboundRecord(row.topic, key, row.value, headers)
                 self._template.publish(record, partial(delivered, row))
             except SendFailed as error:
                 if self._template.failure is not None:

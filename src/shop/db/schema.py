@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from sqlalchemy import inspect, text
+from sqlalchemy import Column, inspect, text
 
 from shop.db.database import Database
-from shop.db.tables import messaging
+from shop.db.tables import messaging, outbox
 
 _alembic = threading.Lock()
 
@@ -46,10 +46,15 @@ def upgrade(database: Database, service_package: str) -> None:
 
 
 def create_messaging_tables() -> None:
-    """Receipts, positions and the outbox, as of every service's first migration."""
+    """Receipts, positions, the outbox and held keys as they are today: what is missing of them is
+    added. For every service's first migration, and the next one after they changed."""
     from alembic import op
 
     messaging.create_all(op.get_bind())
+    there = {column["name"] for column in inspect(op.get_bind()).get_columns(outbox.name)}
+    for column in outbox.columns:
+        if column.name not in there:
+            op.add_column(outbox.name, Column(column.name, column.type, nullable=True))
 
 
 def _revision(database: Database) -> str | None:

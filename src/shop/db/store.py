@@ -2,22 +2,22 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, and_, or_, select, text, update
+from sqlalchemy import Connection, and_, delete, false, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from shop.db.database import Database
-from shop.db.tables import Base, outbox, position, receipt, topic_read
+from shop.db.tables import Base, held_key, outbox, position, receipt, topic_read
 from shop.kafka import correlation
 from shop.kafka.errors import Fenced, PositionLost
 from shop.kafka.ids import derived_id
 from shop.kafka.starting import HOW_TO_CHOOSE
-from shop.kafka.store import Move, Partition
+from shop.kafka.store import HeldKey, Move, Partition
 from shop.kafka.template import OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import Message
@@ -205,6 +205,28 @@ class _Batch:
     def accept(self, notes: Work) -> None:
         self.buffer.extend(notes._batch.buffer)
 
+    def publish(self, record: OutboundRecord) -> None:
+        self.buffer.sends.append(record)
+
+    def held(self, keys: Collection[HeldKey]) -> dict[HeldKey, list[str]]:
+        names = [and_(held_key.c.topic == topic, held_key.c.name == name) for topic, name in keys]
+        query = select(held_key.c.topic, held_key.c.name, held_key.c.letter).where(
+            held_key.c.consumer_group == self.group, or_(false(), *names)
+        )
+        found: dict[HeldKey, list[str]] = {}
+        for topic, name, letter in self._connection.execute(query.order_by(held_key.c.id)):
+            found.setdefault(HeldKey(topic, name), []).append(letter)
+        return found
+
+    def hold(self, key: HeldKey, letter: str) -> None:
+        values = {"consumer_group": self.group, **key._asdict(), "letter": letter}
+        self._connection.execute(self._database.insert(held_key).on_conflict_do_nothing(), values)
+
+    def release(self, key: HeldKey, letter: str) -> None:
+        row = {"consumer_group": self.group, **key._asdict(), "letter": letter}
+        wanted = [held_key.c[name] == value for name, value in row.items()]
+        self._connection.execute(delete(held_key).where(*wanted))
+
     @property
     def session(self) -> Session:
         if self._session is None:
@@ -311,7 +333,8 @@ def write_outbox(connection: Connection, records: Sequence[OutboundRecord]) -> N
             [
                 {
                     "topic": record.topic,
-                    "key": record.key,
+                    "key": None if isinstance(record.key, bytes) else record.key,
+                    "raw_key": record.key if isinstance(record.key, bytes) else None,
                     "value": record.value,
                     "headers": _headers.encode(record.headers),
                     "created_at": now,

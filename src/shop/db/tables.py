@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -70,6 +71,19 @@ topic_read = Table(
     sqlite_with_rowid=False,
 )
 
+# The letters behind which a group holds back what else comes under their key.
+held_key = Table(
+    "held_key",
+    messaging,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),  # their order
+    Column("consumer_group", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("name", String, nullable=False),  # stands for the key
+    Column("letter", String, nullable=False),
+    UniqueConstraint("consumer_group", "topic", "name", "letter"),
+    sqlite_autoincrement=True,
+)
+
 # What is to be published, in the order of the ids. Emptied again and again, so ids must never
 # start over: hence AUTOINCREMENT.
 outbox = Table(
@@ -77,10 +91,11 @@ outbox = Table(
     messaging,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("topic", String, nullable=False),
-    Column("key", String),
+    Column("key", String),  # or else raw_key, where it is not UTF-8
     Column("value", LargeBinary),
     Column("headers", LargeBinary, nullable=False),  # msgpack: [[name, bytes], …]
     Column("created_at", BigInteger, nullable=False),  # milliseconds since the epoch
     Column("parked", Text),  # why the broker will never take it; it is not tried again
+    Column("raw_key", LargeBinary),
     sqlite_autoincrement=True,
 )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from shop.email.message import compose, is_address
-from shop.kafka.errors import PermanentFailure
+from shop.kafka.errors import PermanentFailure, Unavailable
 
 Answer: TypeAlias = tuple[int, bytes | str]
 
@@ -16,17 +16,10 @@ _LOGIN_WANTED = (530, 534, 535, 538)  # RFC 4954: our login is at fault, not the
 
 
 class MailRefused(PermanentFailure):
-    """This mail can never be sent; trying again cannot help.
-
-    `by_server`: the server said so, and so is well; else nothing was sent to it.
-    """
-
-    def __init__(self, message: str, *, by_server: bool = False) -> None:
-        super().__init__(message)
-        self.by_server = by_server
+    """This mail can never be sent; trying again cannot help."""
 
 
-class MailServerUnavailable(Exception):
+class MailServerUnavailable(Unavailable):
     """The mail server cannot be reached or takes no mail now; it is no mail's fault."""
 
 
@@ -134,7 +127,6 @@ class Mailer:
                 raise MailRefused(
                     f"the mail to {recipient!r} needs SMTPUTF8, which the mail server "
                     f"{self._host}:{self._port} does not offer",
-                    by_server=True,
                 )
             options += ["SMTPUTF8", "BODY=8BITMIME"]
         return smtp.mail(self._sender, options)
@@ -177,7 +169,7 @@ class Mailer:
         with suppress(OSError):
             smtp.rset()
         where = f"mail server {self._host}:{self._port}"
-        raise MailRefused(f"{where} refused the mail to {to}: {_said(*answer)}", by_server=True)
+        raise MailRefused(f"{where} refused the mail to {to}: {_said(*answer)}")
 
 
 def _one_line(error: Exception) -> str:

@@ -2,29 +2,38 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
-from shop.kafka.errors import Fenced, ListenerFailed, PermanentFailure, StoreUnavailable
+from shop.kafka.dead_letter import Failure
+from shop.kafka.dispatch import NotAcknowledged, Record, RecordFailed, Stopping, current_message
+from shop.kafka.errors import Fenced, ListenerFailed, StoreUnavailable, Unavailable
 from shop.kafka.intake import Intake
-from shop.kafka.retry import Attempts
-from shop.kafka.settlement import (
-    NotAcknowledged,
-    Record,
-    Settlement,
-    Stopping,
-    current_message,
-)
+from shop.kafka.retry import Attempts, Availability, Retry
+from shop.kafka.settlement import Settlement
 from shop.kafka.store import Partition
 
 log = logging.getLogger(__name__)
 
 
+class _Failed(NamedTuple):
+    """All before this record of its partition is handled, and it failed."""
+
+    record: Record
+    error: Exception
+
+
+_ToDo: TypeAlias = deque[Sequence[Record] | _Failed]
+
+
 class GroupConsumer:
     """Runs in one thread (`run`); `stop` and `trouble` may be used from any.
 
-    A batch that fails is settled record by record: those that pass, pass; the one that fails waits
-    for its next attempt with its partition paused, while others go on. After the last attempt the
-    group stops in front of it. The store being away is no record's fault and counts no attempt.
+    Where a record of a batch fails, those before it are settled without it. It waits for its next
+    attempt with its partition paused, while others go on; after the last one it becomes a dead
+    letter, or the group stops in front of it where there is no place for those. The store being
+    away, or what a listener needs, is no record's fault and counts no attempt.
     """
 
     def __init__(
@@ -32,14 +41,20 @@ class GroupConsumer:
         group: str,
         intake: Intake,
         settlement: Settlement,
+        retry_of: Callable[[str], Retry],
         attempts: Attempts,
+        availability: Availability,
         stopping: threading.Event,
+        dead_letter_topic: str | None,
     ) -> None:
         self._group = group
         self._intake = intake
         self._settlement = settlement
+        self._retry_of = retry_of
         self._attempts = attempts
+        self._availability = availability
         self._stopping = stopping
+        self._dead_letter_topic = dead_letter_topic
 
     @property
     def assigned(self) -> threading.Event:
@@ -53,6 +68,8 @@ class GroupConsumer:
             return "no broker can be reached"
         if trouble := self._intake.store_trouble or self._intake.recognition.trouble:
             return trouble
+        if trouble := self._availability.trouble:
+            return trouble
         return None if self.assigned.is_set() else "no partitions assigned yet"
 
     def stop(self) -> None:
@@ -64,34 +81,38 @@ class GroupConsumer:
         self._intake.open()
         try:
             while not self._stopping.is_set():
-                records = self._intake.poll()
-                if records:
-                    self._handle(records)
-                    current_message.set(None)
-                self._intake.commit()
+                self.turn()
         finally:
             self._intake.close()
 
+    def turn(self) -> None:
+        """Poll once, and handle what came."""
+        records = self._intake.poll()
+        if records:
+            self._handle(records)
+            current_message.set(None)
+        self._intake.commit()
+
     def _handle(self, records: Sequence[Record]) -> None:
-        """Settle the batch in one go; where that fails as a whole, record by record."""
-        together = True
-        while records and not self._stopping.is_set():
-            chunk = records if together else records[:1]
+        to_do: _ToDo = deque([records])
+        while to_do and not self._stopping.is_set():
+            part = to_do.popleft()
             try:
-                self._settle(chunk)
-                records = records[len(chunk) :]
+                if isinstance(part, _Failed):
+                    self._decide(part.record, part.error, to_do)
+                elif part:
+                    self._settle(part)
             except (Fenced, StoreUnavailable) as error:
-                self._set_all_back(records, error)
+                self._set_all_back(
+                    [*_records(part), *(r for p in to_do for r in _records(p))], error
+                )
                 return
             except Stopping:
                 return
+            except ListenerFailed:
+                raise
             except Exception as error:
-                if self._settlement.atomic and len(chunk) > 1:
-                    log.debug("group %s: rolled back, one by one now: %r", self._group, error)
-                    together = False
-                    continue
-                failed, records = self._split(records)
-                self._set_back(failed, self._delay_after(failed, error))
+                to_do.extendleft(reversed(self._split(_records(part), error)))
 
     def _settle(self, records: Sequence[Record]) -> None:
         self._settlement.settle(records, self._intake.positions, self._stopping)
@@ -99,26 +120,61 @@ class GroupConsumer:
             log.info("group %s: the database is back", self._group)
             self._intake.store_trouble = None
             self._attempts.store_is_back()
+        if self._availability.trouble:
+            self._availability.back()
 
-    def _split(self, records: Sequence[Record]) -> tuple[Record, list[Record]]:
-        """The record that failed, the first not handled; and those that do not wait behind it."""
-        awaits = self._intake.positions.awaits
-        left = [record for record in records if awaits(record.partition, record.offset)]
-        return left[0], [record for record in left if record.partition != left[0].partition]
+    def _split(
+        self, records: Sequence[Record], error: Exception
+    ) -> list[Sequence[Record] | _Failed]:
+        """What is to be done about records of which one failed: which one, the error says, or else
+        trying one by one tells."""
+        if not self._settlement.atomic:  # those before it are handled
+            awaits = self._intake.positions.awaits
+            left = [record for record in records if awaits(record.partition, record.offset)]
+            cause = error.error if isinstance(error, RecordFailed) else error
+            return [_Failed(left[0], cause), left[1:]]
+        if isinstance(error, RecordFailed):
+            at = error.index
+            return [records[:at], _Failed(records[at], error.error), records[at + 1 :]]
+        if len(records) == 1:
+            return [_Failed(records[0], error)]
+        log.debug("group %s: rolled back, one by one now: %r", self._group, error)
+        return [[record] for record in records]
 
-    def _delay_after(self, record: Record, error: Exception) -> float:
-        """Seconds until the record comes again; raises ListenerFailed after the last attempt."""
-        if isinstance(error, NotAcknowledged):
-            return self._attempts.redelivery(error.delay)
-        where = f"{record.partition.topic}[{record.partition.number}] at {record.offset}"
-        delay = None
-        if not isinstance(error, PermanentFailure):
-            delay = self._attempts.failed(record.partition, record.offset)
-        what = f"{type(error).__name__}: {error}"
-        if delay is None:
-            raise ListenerFailed(f"group {self._group} cannot handle {where}: {what}") from error
-        log.warning("group %s: %s failed, again in %.1f s: %s", self._group, where, delay, what)
-        return delay
+    def _decide(self, record: Record, error: Exception, to_do: _ToDo) -> None:
+        """When the record comes again; or make it a dead letter."""
+        if isinstance(error, Unavailable):
+            delay = self._availability.away(error)
+        elif isinstance(error, NotAcknowledged):
+            delay = self._attempts.redelivery(error.delay)
+        else:
+            failures = self._attempts.failed(record.partition, record.offset)
+            again = self._retry_of(record.partition.topic).delay_after(failures, error)
+            if again is None:
+                self._bury(record, Failure(self._group, error, failures))
+                return
+            delay = again
+            what = (self._group, _where(record), delay, _what(error))
+            log.warning("group %s: %s failed, again in %.1f s: %s", *what)
+        self._set_back(record, delay)
+        for number, part in enumerate(to_do):  # behind it waits its partition
+            if not isinstance(part, _Failed):
+                to_do[number] = [r for r in part if r.partition != record.partition]
+
+    def _bury(self, record: Record, failure: Failure) -> None:
+        what = f"{_where(record)}: {_what(failure.error)}"
+        if self._dead_letter_topic is None:
+            raise ListenerFailed(f"group {self._group} cannot handle {what}") from failure.error
+        try:
+            self._settlement.bury(record, failure, self._intake.positions)
+        except (Fenced, StoreUnavailable):
+            raise
+        except Exception as why:
+            raise ListenerFailed(
+                f"group {self._group} cannot handle {what}; nor can its dead letter be written: "
+                f"{_what(why)}"
+            ) from why
+        log.error("group %s made a dead letter of %s", self._group, what)
 
     def _set_back(self, record: Record, delay: float) -> None:
         """Read on from `record` after `delay` s; its partition waits, the others go on."""
@@ -146,3 +202,15 @@ class GroupConsumer:
             self._intake.store_trouble = str(error)
             self._intake.pause(positions.held, self._attempts.store_failed())
         self._intake.seek(starts)
+
+
+def _records(part: Sequence[Record] | _Failed) -> Sequence[Record]:
+    return [part.record] if isinstance(part, _Failed) else part
+
+
+def _where(record: Record) -> str:
+    return f"{record.partition.topic}[{record.partition.number}] at {record.offset}"
+
+
+def _what(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

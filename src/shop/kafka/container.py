@@ -9,18 +9,13 @@ from typing import Any
 from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection, Reachability, client_name
 from shop.kafka.consumer import GroupConsumer
+from shop.kafka.dead_letter import DeadLetters
+from shop.kafka.dispatch import Dispatcher
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
 from shop.kafka.recognition import Recognition
-from shop.kafka.retry import Attempts, Backoff
-from shop.kafka.settlement import (
-    Dispatcher,
-    External,
-    Plain,
-    Repeatable,
-    Settlement,
-    Transactional,
-)
+from shop.kafka.retry import Attempts, Availability, Retry
+from shop.kafka.settlement import External, Plain, Repeatable, Settlement, Transactional
 from shop.kafka.store import Store
 from shop.kafka.topic import Topic, TopicPattern
 
@@ -36,6 +31,8 @@ class ListenerContainer:
 
     `store`: remembers positions and effects, each polled batch in one transaction; without one the
     handled prefix is committed to Kafka, which is at-least-once.
+    `retry`: of the listeners that declare none. `dead_letters`: where a record goes that cannot be
+    handled; without, the group stops in front of it.
     `instance`: a name that stays over restarts and is unique in the group's processes; a restarted
     process then has its partitions at once (Kafka's static membership, KIP-345).
     `on_failure(group, error)` is called from the failing thread when a consumer must stop; the
@@ -52,8 +49,8 @@ class ListenerContainer:
         concurrency: int | None = None,
         max_poll_records: int = 500,
         auto_offset_reset: str = "earliest",
-        backoff: Backoff | None = None,
-        attempts: int = 4,
+        retry: Retry | None = None,
+        dead_letters: DeadLetters | None = None,
         instance: str | None = None,
         session_timeout_ms: int = 10_000,
         max_poll_interval_ms: int = 300_000,
@@ -68,22 +65,30 @@ class ListenerContainer:
         self._began_with: set[str] = set()
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
+        letters = dead_letters or DeadLetters()
+        self._also_required = [letters.topic] if letters.topic is not None else []
         self._patterns = [source for source in sources if isinstance(source, TopicPattern)]
         dispatcher = Dispatcher(group, endpoints)
         settlement: Settlement
         if store is None:
-            settlement = Plain(dispatcher)
+            settlement = Plain(dispatcher, letters)
         elif endpoints[0].declaration.repeatable:
-            settlement = Repeatable(dispatcher, store)
+            settlement = Repeatable(dispatcher, store, letters)
         elif endpoints[0].declaration.external:
-            settlement = External(dispatcher, store)
+            settlement = External(dispatcher, store, letters)
             max_poll_records = min(max_poll_records, EXTERNAL_MOST)
         else:
-            settlement = Transactional(dispatcher, store)
+            settlement = Transactional(dispatcher, store, letters)
         count = concurrency or max(e.declaration.concurrency for e in endpoints)
         self._consumers: list[GroupConsumer] = []
         self._threads: list[threading.Thread] = []
         reachability = Reachability(f"group {group}")
+        availability = Availability(group)
+        retry = retry or Retry()
+
+        def retry_of(topic: str) -> Retry:
+            return dispatcher.endpoint_of(topic).declaration.retry or retry
+
         for number in range(count):
             config: dict[str, Any] = {
                 "session.timeout.ms": session_timeout_ms,
@@ -109,13 +114,23 @@ class ListenerContainer:
                 reachability=reachability,
                 extra_config=config,
             )
-            retries = Attempts(attempts, backoff or Backoff())
-            self._consumers.append(GroupConsumer(group, intake, settlement, retries, stopping))
+            consumer = GroupConsumer(
+                group,
+                intake,
+                settlement,
+                retry_of,
+                Attempts(retry.backoff),
+                availability,
+                stopping,
+                letters.topic,
+            )
+            self._consumers.append(consumer)
 
     def start(self, timeout: float = 8.0) -> None:
         """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds;
         with a store PositionLost when a topic was made anew, and StoreUnavailable."""
-        existing = require_topics(self._connection, self._required, timeout)
+        required = [*self._required, *self._also_required]
+        existing = require_topics(self._connection, required, timeout)
         matching = [n for n in existing if any(p.matches(n) for p in self._patterns)]
         self._began_with = {*self._required, *matching}
         self._recognise(self._began_with, timeout)

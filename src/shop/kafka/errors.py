@@ -33,6 +33,20 @@ class PermanentFailure(KafkaError):
     """Trying again cannot help. A listener raises a subclass to say so of its record."""
 
 
+class Unavailable(KafkaError):
+    """What a listener needs is away, e.g. a mail server. A listener raises a subclass to say that
+    it is not its record's fault: the record waits for as long as that lasts, and no attempt
+    counts."""
+
+
+class HeldBack(PermanentFailure):
+    """An earlier record of the same key became a dead letter, and this one is not to pass it."""
+
+
+class DeadLetterTooLarge(KafkaError):
+    """A dead letter that its topic would not take."""
+
+
 class WireError(PermanentFailure):
     """The bytes of a record are not what its topic carries."""
 
@@ -42,7 +56,8 @@ class PositionLost(KafkaError):
 
 
 class ListenerFailed(KafkaError):
-    """A record kept failing; its group stopped in front of it, with nothing skipped."""
+    """A record kept failing, and there is no place for dead letters, or it cannot be written to;
+    the group stopped in front of it, with nothing skipped."""
 
 
 class Fenced(KafkaError):

@@ -10,12 +10,12 @@ from confluent_kafka import OFFSET_STORED, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
 from shop.kafka.connection import Connection, Consumer, Reachability, silent
+from shop.kafka.dispatch import Record
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions, Reading
 from shop.kafka.quix import QuixException
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Waiting
-from shop.kafka.settlement import Record
 from shop.kafka.starting import starting_offset
 from shop.kafka.store import Partition, Store
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.errors import ListenerDeclarationError
+from shop.kafka.retry import Retry
 from shop.kafka.topic import Topic, TopicPattern
 from shop.kafka.wire import Message
 
@@ -33,8 +34,22 @@ class Declaration:
     group: str
     concurrency: int
     once: Once | None
-    external: bool
-    repeatable: bool
+    external: bool = False
+    repeatable: bool = False
+    retry: Retry | None = None
+    hold_back: bool = False
+    observer: bool = False
+
+    def __post_init__(self) -> None:
+        if self.repeatable and not self.external:
+            raise ListenerDeclarationError(
+                "repeatable=True is said of an effect with external=True"
+            )
+        if self.hold_back and self.external:
+            raise ListenerDeclarationError(
+                f"group {self.group}: an external listener cannot hold keys back: what it holds is "
+                "in the store's transaction; drop hold_back=True or external=True"
+            )
 
 
 def every_record(message: Message[Any]) -> str:
@@ -50,6 +65,9 @@ def listener(
     once: Once | None = None,
     external: bool = False,
     repeatable: bool = False,
+    retry: Retry | None = None,
+    hold_back: bool = False,
+    observer: bool = False,
 ) -> Callable[[F], F]:
     """Mark a method as a listener of topics, or of one TopicPattern, in a consumer group.
 
@@ -62,6 +80,10 @@ def listener(
     `repeatable`: of an external listener whose effect may happen again without harm, like a file
     replaced by the same. A polled batch is then settled in one transaction after its listeners ran,
     and the listener may take a unit of work, which only takes notes for that transaction.
+    `retry`: how often and when a record that fails is tried again; by default the group's.
+    `hold_back`: once a record became a dead letter, later ones of its key become dead letters too,
+    in their order, until that one is handled or discarded. By default they go on.
+    `observer`: it is called also for records that are redriven to another group.
     """
     if not sources:
         raise ListenerDeclarationError("@listener needs a topic: @listener(TOPIC, group=…)")
@@ -74,9 +96,9 @@ def listener(
         raise ListenerDeclarationError("@listener needs a group: @listener(TOPIC, group='fraud')")
     if concurrency < 1:
         raise ListenerDeclarationError(f"concurrency is 1 or more, not {concurrency}")
-    if repeatable and not external:
-        raise ListenerDeclarationError("repeatable=True is said of an effect with external=True")
-    declaration = Declaration(sources, group, concurrency, once, external, repeatable)
+    declaration = Declaration(
+        sources, group, concurrency, once, external, repeatable, retry, hold_back, observer
+    )
 
     def mark(function: F) -> F:
         setattr(function, _MARK, declaration)

@@ -1,11 +1,16 @@
 """When to try again: attempts per record, and which partitions wait until when."""
 
+import logging
 import random
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from shop.kafka.errors import ListenerDeclarationError, PermanentFailure, Unavailable
 from shop.kafka.store import Partition
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,21 +27,46 @@ class Backoff:
         return exact * random.uniform(0.8, 1.2)
 
 
-class Attempts:
-    """Counts failures of the record that each partition stands at, and of the store."""
+@dataclass(frozen=True)
+class Retry:
+    """How often a record is tried, the first time included, before it becomes a dead letter; and
+    the waits between. An error of one of the types `not_worth` is not tried again at all, like
+    PermanentFailure."""
 
-    def __init__(self, limit: int, backoff: Backoff) -> None:
-        self._limit = limit
+    attempts: int = 4
+    backoff: Backoff = Backoff()
+    not_worth: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        first, factor, longest = self.backoff.first, self.backoff.factor, self.backoff.longest
+        if self.attempts < 1 or first < 0 or longest < first or factor < 1:
+            raise ListenerDeclarationError(
+                f"{self} cannot be: it takes 1 attempt or more, a factor of 1 or more, and "
+                "0 <= first delay <= longest delay"
+            )
+
+    def delay_after(self, failures: int, error: Exception) -> float | None:
+        """Seconds until the next attempt; None when there is none."""
+        if failures >= self.attempts or isinstance(error, (PermanentFailure, *self.not_worth)):
+            return None
+        return self.backoff.delay(failures)
+
+
+class Attempts:
+    """Counts failures of the record that each partition stands at, and of the store. They are
+    forgotten when the process ends: another one begins to count anew."""
+
+    def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self._failures: dict[Partition, tuple[int, int]] = {}
         self._store_failures = 0
 
-    def failed(self, partition: Partition, offset: int) -> float | None:
-        """Seconds until the next attempt, None when this was the last one."""
+    def failed(self, partition: Partition, offset: int) -> int:
+        """How often this record has failed now."""
         at, count = self._failures.get(partition, (offset, 0))
         count = count + 1 if at == offset else 1
         self._failures[partition] = (offset, count)
-        return None if count >= self._limit else self._backoff.delay(count)
+        return count
 
     def redelivery(self, asked: float | None) -> float:
         """Seconds until a record that was not acknowledged comes again."""
@@ -48,6 +78,37 @@ class Attempts:
 
     def store_is_back(self) -> None:
         self._store_failures = 0
+
+
+SHORTEST_WAIT_S = 0.5
+LONGEST_WAIT_S = 10.0
+
+
+class Availability:
+    """Whether what a group's listeners need is there, as far as they told. Thread-safe."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._lock = threading.Lock()
+        self._since = 0.0
+        self.trouble: str | None = None
+
+    def away(self, error: Unavailable) -> float:
+        """Seconds until the next try: as long as it has been away, within limits."""
+        with self._lock:
+            now = time.monotonic()
+            if self.trouble is None:
+                self._since = now
+                log.warning("group %s waits: %s", self._group, error)
+            self.trouble = str(error)
+            return min(max(now - self._since, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+
+    def back(self) -> None:
+        with self._lock:
+            if self.trouble is not None:
+                away = time.monotonic() - self._since
+                log.info("group %s goes on after %.0f s", self._group, away)
+                self.trouble = None
 
 
 class Waiting:

@@ -8,111 +8,14 @@
 
 import threading
 from collections.abc import Sequence
-from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from shop.kafka import tracing
-from shop.kafka.acknowledgment import Acknowledgment
-from shop.kafka.errors import KafkaError
-from shop.kafka.ids import derived_id
-from shop.kafka.listener import Endpoint, every_record
+from shop.kafka.dead_letter import DeadLetters, Failure
+from shop.kafka.dispatch import Dispatcher, Incoming, Record, RecordFailed, Stopping
+from shop.kafka.errors import WireError
+from shop.kafka.holding import Holding
 from shop.kafka.positions import Positions
-from shop.kafka.store import BatchTransaction, Partition, Store
-from shop.kafka.wire import Message, received_ids
-
-LONGEST_IDENTITY = 600  # characters; PostgreSQL's index entries end at 2,700 bytes
-
-current_message: ContextVar[Message[Any] | None] = ContextVar("kafka_message", default=None)
-
-
-class Record(NamedTuple):
-    """A record as polled, not yet decoded."""
-
-    partition: Partition
-    offset: int
-    raw: Any  # confluent_kafka.Message
-
-
-class NotAcknowledged(KafkaError):
-    """A listener said nothing or nack. `delay`: seconds until redelivery, None for the default."""
-
-    def __init__(self, delay: float | None) -> None:
-        super().__init__("not acknowledged")
-        self.delay = delay
-
-
-class Stopping(KafkaError):
-    """The consumer was asked to stop while a batch was in hand; it is rolled back."""
-
-
-class Incoming(NamedTuple):
-    """A decoded record with the listener it goes to. `identity` says which effect it has, and is
-    the receipt for it unless every record counts."""
-
-    endpoint: Endpoint
-    message: Message[Any]
-    identity: str
-    receipt: str | None
-
-
-class Dispatcher:
-    """Decodes the records of a group and calls its listeners. As thread-safe as they are."""
-
-    def __init__(self, group: str, endpoints: Sequence[Endpoint]) -> None:
-        self.group = group
-        self._endpoints = endpoints
-        self._routes: dict[str, tuple[Endpoint, Any]] = {}
-
-    def decode(self, record: Record) -> Incoming:
-        """Raises WireError for what its topic does not carry."""
-        topic, partition = record.partition
-        route = self._routes.get(topic) or self._route(topic)
-        endpoint, codec = route
-        raw = record.raw
-        headers = raw.headers() or []
-        event, correlation_id = codec.decode(raw.value())
-        event_id, correlation_id, traceparent = received_ids(
-            headers, correlation_id, topic, partition, record.offset
-        )
-        key = raw.key()
-        message = Message(
-            event,
-            None if key is None else key.decode("utf-8", "backslashreplace"),
-            topic,
-            partition,
-            record.offset,
-            raw.timestamp()[1],
-            event_id,
-            correlation_id,
-            traceparent,
-            headers,
-            key,
-        )
-        once = endpoint.declaration.once
-        identity = event_id if once is None else f"{topic}:{once(message)}"
-        if len(identity) > LONGEST_IDENTITY or "\0" in identity:  # no database takes any text
-            identity = derived_id("", identity)
-        return Incoming(endpoint, message, identity, None if once is every_record else identity)
-
-    def call(self, incoming: Incoming, work: Any) -> None:
-        """Call the listener. Raises what it raises, or NotAcknowledged."""
-        endpoint, message = incoming.endpoint, incoming.message
-        current_message.set(message)
-        ack = Acknowledgment()
-        if tracing.sampled(message.traceparent):
-            with tracing.process(message, self.group):
-                handled = endpoint(message, work, ack)
-        else:
-            handled = endpoint(message, work, ack)
-        if not handled:
-            raise NotAcknowledged(ack.delay)
-
-    def _route(self, topic: str) -> tuple[Endpoint, Any]:
-        for endpoint in self._endpoints:
-            source = endpoint.source_of(topic)
-            if source is not None:
-                return self._routes.setdefault(topic, (endpoint, source.codec))
-        raise KafkaError(f"group {self.group} has no listener for topic {topic}")
+from shop.kafka.store import BatchTransaction, Store
 
 
 class Settlement(Protocol):
@@ -124,25 +27,34 @@ class Settlement(Protocol):
         """Handle the records, and move `positions` over exactly those that are handled: all of
         them, unless `stopping` is set, which is looked at before each call of a listener.
 
-        Raises what a listener raises, WireError, NotAcknowledged, Fenced, StoreUnavailable."""
+        Raises RecordFailed for the first that its listener or codec cannot handle; what the store
+        raises, Fenced and StoreUnavailable among it; and Stopping."""
+
+    def bury(self, record: Record, failure: Failure, positions: Positions) -> None:
+        """Make a dead letter of a record and move on past it. Raises what `settle` may of the
+        store, DeadLetterTooLarge, and SendFailed where there is none."""
 
 
 class Transactional:
     atomic = True
 
-    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Store, dead_letters: DeadLetters) -> None:
         self._dispatcher = dispatcher
         self._store = store
+        self._dead_letters = dead_letters
 
     def settle(
         self, records: Sequence[Record], positions: Positions, stopping: threading.Event
     ) -> None:
         moves = positions.moves((r.partition, r.offset) for r in records)
-        incoming = [self._dispatcher.decode(record) for record in records]
-        call = self._dispatcher.call
+        incoming = self._dispatcher.decode_all(records)
         with self._store.transaction(self._dispatcher.group, moves) as transaction:
+            if self._dispatcher.holds_back:
+                incoming = self._holding(transaction).let_pass(records, incoming)
             fresh = _claimed(transaction, incoming)
-            for item in incoming:
+            for index, item in enumerate(incoming):
+                if item is None:
+                    continue
                 if stopping.is_set():
                     raise Stopping
                 if item.receipt is None or item.receipt in fresh:
@@ -150,58 +62,81 @@ class Transactional:
                     work = None
                     if item.endpoint.wants_work:
                         work = transaction.work(item.message, item.identity, item.endpoint.title)
-                    call(item, work)
+                    self._dispatcher.call(index, item, work)
+        positions.advance(moves)
+
+    def bury(self, record: Record, failure: Failure, positions: Positions) -> None:
+        moves = positions.moves([(record.partition, record.offset)])
+        with self._store.transaction(failure.group, moves) as transaction:
+            transaction.publish(self._dead_letters.letter(record.raw, failure))
+            if self._dispatcher.holds_back:
+                self._holding(transaction).failed(record)
+        positions.advance(moves)
+
+    def _holding(self, transaction: BatchTransaction) -> Holding:
+        return Holding(self._dispatcher, transaction, self._dead_letters)
+
+
+class _Outside:
+    """What External and Repeatable have in common."""
+
+    def __init__(self, dispatcher: Dispatcher, store: Store, dead_letters: DeadLetters) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+        self._dead_letters = dead_letters
+
+    def bury(self, record: Record, failure: Failure, positions: Positions) -> None:
+        moves = positions.moves([(record.partition, record.offset)])
+        with self._store.transaction(failure.group, moves) as transaction:
+            transaction.publish(self._dead_letters.letter(record.raw, failure))
         positions.advance(moves)
 
 
-class External:
+class External(_Outside):
     atomic = False
-
-    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
-        self._dispatcher = dispatcher
-        self._store = store
 
     def settle(
         self, records: Sequence[Record], positions: Positions, stopping: threading.Event
     ) -> None:
         group = self._dispatcher.group
-        for record in records:
+        for index, record in enumerate(records):
             if stopping.is_set():
                 return
             moves = positions.moves([(record.partition, record.offset)])
-            incoming = self._dispatcher.decode(record)
-            if not _seen(self._store, group, [incoming]):
-                self._dispatcher.call(incoming, None)
+            incoming = [_decoded(self._dispatcher, index, record)]
+            for item in incoming:
+                if item is not None and not _seen(self._store, group, incoming):
+                    self._dispatcher.call(index, item, None)
             with self._store.transaction(group, moves) as transaction:
-                _claimed(transaction, [incoming])
+                _claimed(transaction, incoming)
             positions.advance(moves)
 
 
-class Repeatable:
+class Repeatable(_Outside):
     atomic = True  # what was done of a batch that failed is done again
-
-    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
-        self._dispatcher = dispatcher
-        self._store = store
 
     def settle(
         self, records: Sequence[Record], positions: Positions, stopping: threading.Event
     ) -> None:
         group = self._dispatcher.group
         moves = positions.moves((r.partition, r.offset) for r in records)
-        incoming = [self._dispatcher.decode(record) for record in records]
+        incoming = self._dispatcher.decode_all(records)
         known = _seen(self._store, group, incoming)
         notes: dict[str, Any] = {}
-        for item in incoming:
+        for index, item in enumerate(incoming):
+            if item is None:
+                continue
             if stopping.is_set():
                 raise Stopping
             if item.receipt not in known and item.identity not in notes:
                 work = self._store.notes(group, item.message, item.identity, item.endpoint.title)
-                self._dispatcher.call(item, work)
+                self._dispatcher.call(index, item, work)
                 notes[item.identity] = work
         with self._store.transaction(group, moves) as transaction:
             fresh = _claimed(transaction, incoming)
             for item in incoming:
+                if item is None:
+                    continue
                 if (item.receipt is None or item.receipt in fresh) and item.identity in notes:
                     transaction.accept(notes.pop(item.identity))
         positions.advance(moves)
@@ -210,8 +145,9 @@ class Repeatable:
 class Plain:
     atomic = False
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, dead_letters: DeadLetters) -> None:
         self._dispatcher = dispatcher
+        self._dead_letters = dead_letters
 
     def settle(
         self, records: Sequence[Record], positions: Positions, stopping: threading.Event
@@ -221,19 +157,36 @@ class Plain:
             for record in records:
                 if stopping.is_set():
                     return
-                self._dispatcher.call(self._dispatcher.decode(record), None)
+                item = _decoded(self._dispatcher, handled, record)
+                if item is not None:
+                    self._dispatcher.call(handled, item, None)
                 handled += 1
         finally:
             done = [(r.partition, r.offset) for r in records[:handled]]
             positions.advance(positions.moves(done))
 
+    def bury(self, record: Record, failure: Failure, positions: Positions) -> None:
+        self._dead_letters.send(record.raw, failure)
+        positions.advance(positions.moves([(record.partition, record.offset)]))
 
-def _claimed(transaction: BatchTransaction, incoming: Sequence[Incoming]) -> set[str | None]:
+
+def _decoded(dispatcher: Dispatcher, index: int, record: Record) -> Incoming | None:
+    try:
+        return dispatcher.decode(record)
+    except WireError as error:
+        raise RecordFailed(index, error) from error
+
+
+def _claimed(transaction: BatchTransaction, incoming: Sequence[Incoming | None]) -> set[str | None]:
     """The receipts that are new, of those records that have one."""
-    receipts = [item.receipt for item in incoming if item.receipt is not None]
+    receipts = _receipts(incoming)
     return {*transaction.claim(receipts)} if receipts else set()
 
 
-def _seen(store: Store, group: str, incoming: Sequence[Incoming]) -> set[str | None]:
-    receipts = [item.receipt for item in incoming if item.receipt is not None]
+def _seen(store: Store, group: str, incoming: Sequence[Incoming | None]) -> set[str | None]:
+    receipts = _receipts(incoming)
     return {*store.seen(group, receipts)} if receipts else set()
+
+
+def _receipts(incoming: Sequence[Incoming | None]) -> list[str]:
+    return [item.receipt for item in incoming if item is not None and item.receipt is not None]

@@ -1,13 +1,15 @@
 """What the container needs of a database, without knowing one.
 
 A store remembers, per group and partition, the next offset to read, and which receipts it has
-given. Receipts, positions and what the listeners did become true together or not at all.
+given, and which keys it holds back. These, and what the listeners did and sent, become true
+together or not at all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from shop.kafka.template import OutboundRecord
 from shop.kafka.wire import Message
 
 
@@ -24,6 +26,13 @@ class Move(NamedTuple):
     to: int
 
 
+class HeldKey(NamedTuple):
+    """`name` stands for the key's bytes."""
+
+    topic: str
+    name: str
+
+
 class BatchTransaction(Protocol):
     """One transaction of the store. It commits when its context ends without an exception."""
 
@@ -36,6 +45,17 @@ class BatchTransaction(Protocol):
 
     def accept(self, notes: Any) -> None:
         """Let what a unit of work of Store.notes was told become true with this transaction."""
+
+    def publish(self, record: OutboundRecord) -> None:
+        """Send a record as it is, once this transaction is true."""
+
+    def held(self, keys: Collection[HeldKey]) -> dict[HeldKey, list[str]]:
+        """The letters that hold each of those keys back, the first to come first."""
+
+    def hold(self, key: HeldKey, letter: str) -> None:
+        """Hold the key back until this letter is released; one that does already keeps its turn."""
+
+    def release(self, key: HeldKey, letter: str) -> None: ...
 
 
 class Store(Protocol):

@@ -25,6 +25,7 @@ E = TypeVar("E")
 Acks = Literal["all", "1", "0"]
 
 PROBE_S = 3.0
+LARGEST = 10_000_000  # bytes; what a topic takes is the broker's to say, by topic
 
 
 class SendResult(msgspec.Struct, frozen=True):
@@ -42,7 +43,7 @@ class OutboundRecord(msgspec.Struct, frozen=True, gc=False):
     """A record ready to be sent, or to wait in an outbox until it is."""
 
     topic: str
-    key: str | None
+    key: str | bytes | None
     value: bytes | None
     headers: Headers
 
@@ -103,6 +104,7 @@ class KafkaTemplate:
             "linger.ms": linger_ms,
             "message.timeout.ms": round(timeout_s * 1000),
             "compression.type": "lz4",
+            "message.max.bytes": LARGEST,
         }
         self._producer = Producer(
             connection.address(),
@@ -135,9 +137,23 @@ class KafkaTemplate:
         """Queue the event; the future ends with a SendResult or SendFailed.
 
         `callback` runs in the template's own thread: it must not block."""
-        record = outbound(
-            topic, key, event, correlation_id=correlation_id or correlation.begin("KafkaTemplate")
+        return self._queue(
+            outbound(
+                topic,
+                key,
+                event,
+                correlation_id=correlation_id or correlation.begin("KafkaTemplate"),
+            ),
+            callback,
         )
+
+    def send_record(self, record: OutboundRecord) -> SendResult:
+        """Send a record as it is and wait, as `send` does. Raises SendFailed."""
+        return self._queue(record, None).result()
+
+    def _queue(
+        self, record: OutboundRecord, callback: Callable[["Future[SendResult]"], None] | None
+    ) -> "Future[SendResult]":
         future: Future[SendResult] = Future()
         if callback is not None:
             future.add_done_callback(callback)

@@ -20,8 +20,9 @@ LONGEST_ID = 300  # characters of an event id or a traceparent
 CORRELATION_ID = "correlation-id"  # of values that have no place for it
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
+REDRIVE_TO = "redrive-to"  # the group that a redriven record is for; others pass over it
 
-Headers: TypeAlias = list[tuple[str, bytes]]
+Headers: TypeAlias = list[tuple[str, bytes]]  # of other systems' records some are None
 
 E = TypeVar("E")
 E_co = TypeVar("E_co")
@@ -140,12 +141,12 @@ class EnvelopeCodec(Generic[E]):
 
 def received_ids(
     headers: Headers, correlation_id: str | None, topic: str, partition: int, offset: int
-) -> tuple[str, str, str | None]:
-    """Event id, correlation id and traceparent of a record.
+) -> tuple[str, str, str | None, str | None]:
+    """Event id, correlation id, traceparent, and the group it is for where it is for one alone.
 
     One without our headers gets an event id derived from its correlation id, so that every copy
     and every reader gets the same; one without a correlation id is named by where it lies."""
-    event_id = traceparent = None
+    event_id = traceparent = redrive_to = None
     for name, value in headers:
         if not value:
             continue
@@ -157,8 +158,11 @@ def received_ids(
             traceparent = value.decode("ascii", "replace").replace("\0", "")
         elif name == CORRELATION_ID and correlation_id is None:
             correlation_id = value.decode("utf-8", "replace")
+        elif name == REDRIVE_TO:
+            redrive_to = value.decode("utf-8", "replace")
     if correlation_id is not None and (len(correlation_id) > MAX_LENGTH or "\0" in correlation_id):
         correlation_id = bounded(correlation_id.replace("\0", ""))
     if event_id is None:
         event_id = derived_id(correlation_id or f"{partition}-{offset}", topic)
-    return event_id, correlation_id or f"{topic}({partition}-{offset})", traceparent
+    correlation_id = correlation_id or f"{topic}({partition}-{offset})"
+    return event_id, correlation_id, traceparent, redrive_to

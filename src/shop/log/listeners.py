@@ -22,7 +22,7 @@ class AuditLog:
     def __init__(self, personal_data: Literal["short", "full"]) -> None:
         self._shown = shortened if personal_data == "short" else whole
 
-    @listener(EVERY_TOPIC, group="log", once=every_record)
+    @listener(EVERY_TOPIC, group="log", once=every_record, observer=True)
     def note(self, message: Message[Content], work: Work) -> None:
         content = message.event
         key = message.raw_key

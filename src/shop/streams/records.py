@@ -115,9 +115,12 @@ def received(
         left_out(f"{type(error).__name__}: {error}")
         return None
     place = message_context()
-    event_id, correlation_id, traceparent = received_ids(
+    event_id, correlation_id, traceparent, redrive_to = received_ids(
         headers or [], correlation_id, place.topic, place.partition, place.offset
     )
+    if redrive_to is not None:
+        left_out(f"it comes again for group {redrive_to} alone")
+        return None
     text = None if key is None else key.decode("utf-8", "replace")
     if not _is_short("key", text):
         return None

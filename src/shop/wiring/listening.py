@@ -1,20 +1,27 @@
 """What a process that listens is made of."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from shop.databases import Databases
 from shop.db.steward import Steward
 from shop.db.store import DatabaseStore
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
-from shop.kafka.listener import ListenerRegistry
+from shop.kafka.dead_letter import DeadLetters
+from shop.kafka.listener import Declaration, ListenerRegistry
+from shop.kafka.retry import Backoff, Retry
 from shop.kafka.template import KafkaTemplate
 from shop.log.retention import retention
 from shop.reports.files import ReportFiles
 from shop.reports.listeners import Reports
 from shop.services import SERVICE_OF_GROUP
-from shop.settings import Settings
+from shop.settings import Listener, Settings
+from shop.topics import DEADLETTER
 from shop.users.fan_out import fan_out_steward
+
+D = TypeVar("D", Declaration, Retry, Backoff)
 
 
 def reports(databases: Databases, files: ReportFiles) -> Reports:
@@ -42,11 +49,15 @@ def listener_container(
     store = DatabaseStore(databases.of(SERVICE_OF_GROUP[group]))
     overrides = settings.listener(group)
     kafka = settings.kafka
+    endpoints = registry.endpoints(group, store.work_type)
+    for endpoint in endpoints:
+        endpoint.declaration = _overridden(endpoint.declaration, overrides)
     return ListenerContainer(
         connection,
         group,
-        registry.endpoints(group, store.work_type),
+        endpoints,
         store=store,
+        dead_letters=DeadLetters(DEADLETTER.name),
         concurrency=overrides.concurrency,
         max_poll_records=overrides.max_poll_records or kafka.max_poll_records,
         auto_offset_reset=kafka.auto_offset_reset,
@@ -55,6 +66,23 @@ def listener_container(
         max_poll_interval_ms=kafka.max_poll_interval_ms,
         on_failure=on_failure,
     )
+
+
+def _overridden(declaration: Declaration, overrides: Listener) -> Declaration:
+    declared = declaration.retry or Retry()
+    backoff = _with(
+        declared.backoff,
+        first=overrides.first_delay_s,
+        factor=overrides.factor,
+        longest=overrides.longest_delay_s,
+    )
+    retry = _with(declared, attempts=overrides.attempts, backoff=backoff)
+    return _with(declaration, retry=retry, hold_back=overrides.hold_back)
+
+
+def _with(declared: D, **settings: Any) -> D:
+    """The same with what is set."""
+    return replace(declared, **{n: v for n, v in settings.items() if v is not None})
 
 
 def stewards(
