@@ -1,7 +1,9 @@
 """Whether this process works, and whether what it needs does."""
 
 import asyncio
+import urllib.request
 from collections.abc import Callable, Mapping
+from urllib.error import HTTPError
 
 import msgspec
 from litestar import Controller, Response, get
@@ -57,6 +59,21 @@ async def _ask(check: Check) -> str:
         return f"no answer within {PATIENCE_S:g} s"
     except Exception as error:  # whatever a check meets is its result
         return str(error) or type(error).__name__
+
+
+def listeners_trouble(url: str) -> str | None:
+    """What is wrong with the groups of the process that answers there, at its /health/ready."""
+    try:
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S / 2) as answer:
+                body = answer.read()
+        except HTTPError as error:
+            with error:
+                body = error.read()
+        checks = msgspec.json.decode(body, type=Readiness).checks
+    except (OSError, msgspec.MsgspecError) as error:
+        return f"the listeners do not answer: {error}"
+    return "; ".join(f"{name}: {why}" for name, why in checks.items() if why != "ok") or None
 
 
 class HealthController(Controller):

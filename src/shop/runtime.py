@@ -11,9 +11,11 @@ from shop.child import OWNER_FD, READY_FD
 from shop.containers import Shop
 from shop.db.worker import Worker
 from shop.kafka.container import ListenerContainer
+from shop.kafka.errors import KafkaError
 from shop.kafka.membership import resumable
 from shop.services import API_SERVICES, SERVICE_OF_GROUP
 from shop.settings import SettingsError
+from shop.watch import GroupDied, HealthServer, Watch
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ def run_listeners(
     """Run groups until `stop` is set, then drain.
 
     Raises KafkaError, StoreUnavailable or the like in one line when it cannot start, and
-    ListenerFailed or PositionLost when a group had to stop; the other groups are drained first."""
+    GroupDied or Stalled when a group had to stop; the other groups are drained first."""
     settings = shop.settings()
     known = shop.registry().groups
     for name in settings.listeners:
@@ -43,19 +45,26 @@ def run_listeners(
         failures.append(error)
         stop.set()
 
+    def died(group: str, error: BaseException) -> None:
+        what = str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"
+        failed(GroupDied(f"group {group} died of {what}"))
+
     sources = {group: shop.registry().sources(group) for group in groups}
     named = resumable(shop.connection(), sources) if instance else set()
     containers = [
         shop.listener_container(
             group=group,
             instance=instance if group in named else None,
-            on_failure=lambda _group, error: failed(error),
+            on_failure=died,
         )
         for group in groups
     ]
     services = dict.fromkeys(SERVICE_OF_GROUP[group] for group in groups)
     relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in services]
     stewards = [steward for group in groups for steward in shop.stewards(group=group)]
+    watch = Watch(containers, settings.kafka.stalled_after_s)
+    health = settings.health
+    server = HealthServer(health.host, health.port, watch) if health.port else None
     try:
         for container in containers:
             container.start()
@@ -70,26 +79,15 @@ def run_listeners(
             gc.collect()
             gc.freeze()  # what is there now stays: the collector need not walk it again
             announce_ready()
-        told: dict[str, str | None] = {}
         while not stop.wait(WATCH_S):
-            _tell_trouble(containers, told)
+            watch.look()
     finally:
+        if server is not None:
+            server.close()
         _stop_all(shop, containers, stewards, relays)
     if failures:
         raise failures[0]
     log.info("stopped")
-
-
-def _tell_trouble(containers: Sequence[ListenerContainer], told: dict[str, str | None]) -> None:
-    """One line when a group stops being ready, and one when it is again."""
-    for container in containers:
-        trouble = container.trouble
-        if trouble != told.get(container.group):
-            told[container.group] = trouble
-            if trouble:
-                log.warning("group %s is not ready: %s", container.group, trouble)
-            else:
-                log.info("group %s is ready again", container.group)
 
 
 def _stop_all(

@@ -77,6 +77,9 @@ class Kafka(Section):
     # busy listener does not miss them; the broker refuses less than 6 s.
     session_timeout_ms: Annotated[int, Field(ge=6_000, le=1_800_000)] = 10_000
     max_poll_interval_ms: Annotated[int, Field(ge=10_000, le=86_400_000)] = 300_000
+    # A group that has records to read and makes no progress for so long is restarted with its
+    # process: a listener that never returns, a client that stands still.
+    stalled_after_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     security: Security = Security()
 
 
@@ -85,6 +88,15 @@ class Broker(Section):
 
     port: Port = 9092
     nodes: Annotated[Literal[1, 3], BeforeValidator(int)] = 1
+
+
+class Health(Section):
+    """Where `shop listen` answers /health/live and /health/ready; the API has routes of its own."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: nowhere
+    # Of the listeners, for the API's readiness to tell of; `shop up` sets it.
+    listeners_url: str = ""
 
 
 class Database(Section):
@@ -161,6 +173,7 @@ class Settings(BaseSettings):
     http: Http = Http()
     kafka: Kafka = Kafka()
     broker: Broker = Broker()
+    health: Health = Health()
     database: Database = Database()
     smtp: Smtp = Smtp()
     fraud: Fraud = Fraud()

@@ -4,12 +4,13 @@ import logging
 import sys
 import traceback
 
-FAILED, MISUSED, LISTENER_GAVE_UP, UNEXPECTED = 1, 2, 3, 70
+FAILED, MISUSED, LISTENER_GAVE_UP, STALLED, UNEXPECTED = 1, 2, 3, 4, 70
 
 # By name, since most of their modules are too heavy to import for a command that does not.
 _CODES = {
     "shop.settings.SettingsError": MISUSED,
-    "shop.kafka.errors.ListenerFailed": LISTENER_GAVE_UP,
+    "shop.watch.GroupDied": LISTENER_GAVE_UP,
+    "shop.watch.Stalled": STALLED,
     "shop.kafka.errors.PositionLost": LISTENER_GAVE_UP,
     "shop.kafka.errors.KafkaError": FAILED,
     "shop.broker.errors.BrokerError": FAILED,

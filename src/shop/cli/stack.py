@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shop.broker.locks import acquire
-from shop.broker.ports import is_free
+from shop.broker.ports import free_port, is_free
 from shop.child import Child
 from shop.cli.context import embedded_kafka, with_brokers
 from shop.cli.errors import CommandFailed, say
@@ -38,7 +38,7 @@ class Stack:
         self._began = time.monotonic()
         self.settings = with_brokers(settings)
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX)}
-        variables = inherited | environment(self.settings)
+        variables = inherited | environment(_with_health(self.settings))
         wait = ("--wait", _PATIENT) if settings.embedded_broker else ()
         instance = ("--instance", _instance(settings.data_dir))
         left_out = [word for group in without for word in ("--without", group)]
@@ -67,6 +67,14 @@ class Stack:
                 say(f"still waiting for {', '.join(missing)}")
                 patience *= 2
             time.sleep(0.02)
+
+
+def _with_health(settings: Settings) -> Settings:
+    """The listeners answer for their health, and the API asks them."""
+    port = settings.health.port or free_port()
+    url = f"http://127.0.0.1:{port}/health/ready"
+    health = settings.health.model_copy(update={"port": port, "listeners_url": url})
+    return settings.model_copy(update={"health": health})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from shop.kafka.dead_letter import Failure
 from shop.kafka.dispatch import NotAcknowledged, Record, RecordFailed, Stopping, current_message
 from shop.kafka.errors import Fenced, ListenerFailed, StoreUnavailable, Unavailable
 from shop.kafka.intake import Intake
+from shop.kafka.progress import Progress
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import Settlement
 from shop.kafka.store import Partition
@@ -55,6 +56,7 @@ class GroupConsumer:
         self._availability = availability
         self._stopping = stopping
         self._dead_letter_topic = dead_letter_topic
+        self.progress = Progress()
 
     @property
     def assigned(self) -> threading.Event:
@@ -64,7 +66,7 @@ class GroupConsumer:
     @property
     def trouble(self) -> str | None:
         """Why this consumer is not ready to handle records; None when it is."""
-        if self._intake.broker_down:
+        if self._intake.reachability.down:
             return "no broker can be reached"
         if trouble := self._intake.store_trouble or self._intake.recognition.trouble:
             return trouble
@@ -92,6 +94,7 @@ class GroupConsumer:
             self._handle(records)
             current_message.set(None)
         self._intake.commit()
+        self.progress.turned(self._intake.behind)
 
     def _handle(self, records: Sequence[Record]) -> None:
         to_do: _ToDo = deque([records])

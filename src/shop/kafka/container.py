@@ -91,6 +91,10 @@ class ListenerContainer:
 
         for number in range(count):
             config: dict[str, Any] = {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "queued.min.messages": max(1000, 10 * max_poll_records),
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.queue.backoff.ms": 5,
                 "session.timeout.ms": session_timeout_ms,
                 "heartbeat.interval.ms": min(1000, session_timeout_ms // 3),  # how soon it joins
                 "max.poll.interval.ms": max(max_poll_interval_ms, session_timeout_ms),
@@ -169,6 +173,14 @@ class ListenerContainer:
         # Consumers beyond the number of partitions stay idle, which is no trouble.
         troubles = [consumer.trouble for consumer in self._consumers]
         return None if None in troubles else troubles[0]
+
+    def stalled(self, after: float) -> str | None:
+        """Why a consumer of the group has made no progress for more than `after` seconds, although
+        there are records for it; None when all have. Waiting for what is away is no stall."""
+        for thread, consumer in zip(self._threads, self._consumers, strict=False):
+            if thread.is_alive() and (why := consumer.progress.stalled(after)):
+                return why
+        return None
 
     def _recognise(self, topics: Collection[str], timeout: float = 2.0) -> None:
         if self._store is not None:

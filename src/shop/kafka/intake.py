@@ -13,6 +13,7 @@ from shop.kafka.connection import Connection, Consumer, Reachability, silent
 from shop.kafka.dispatch import Record
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions, Reading
+from shop.kafka.progress import behind
 from shop.kafka.quix import QuixException
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Waiting
@@ -36,7 +37,7 @@ class Intake:
 
     It starts each partition where the store says; without a stored position where the group has
     committed; else as `recognition` resets. Used by one thread; `assigned`, `store_trouble` and
-    `broker_down` may be read, and `stopping` set, by any.
+    `reachability` may be read, and `stopping` set, by any.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Intake:
         self._most = max_poll_records
         self.recognition = recognition
         self._stopping = stopping
-        self._reachability = reachability
+        self.reachability = reachability
         self._waiting = Waiting()
         self._revoked: set[Partition] = set()
         self._reading = Reading()
@@ -78,20 +79,9 @@ class Intake:
             "error",
             auto_commit_enable=False,
             logger=silent,
-            error_callback=self._reachability.failed,
-            extra_config=connection.client_config(name)
-            | {
-                "partition.assignment.strategy": "cooperative-sticky",
-                "queued.min.messages": max(1000, 10 * max_poll_records),
-                "queued.max.messages.kbytes": 16_384,
-                "fetch.queue.backoff.ms": 5,
-            }
-            | dict(extra_config),
+            error_callback=self.reachability.failed,
+            extra_config=connection.client_config(name) | dict(extra_config),
         )
-
-    @property
-    def broker_down(self) -> bool:
-        return self._reachability.down
 
     def open(self) -> None:
         self._consumer.subscribe(
@@ -116,7 +106,7 @@ class Intake:
         self.recognition.release(self._consumer)
         if self._missing_due is not None and time.monotonic() > self._missing_due:
             self._require_topics()
-        if self._reachability.down and time.monotonic() > self._probe_due:
+        if self.reachability.down and time.monotonic() > self._probe_due:
             self._probe()
         first = self._take(1, min(POLL_S, self._waiting.until_due()))
         if self._most == 1 or not (first or self._unplaced):
@@ -152,7 +142,7 @@ class Intake:
                 records.append(Record(partition, offset, raw))
         self.seek(self._reading.to_read_again())
         if records:
-            self._reachability.answered()
+            self.reachability.answered()
         return records
 
     def _consume(self, count: int, timeout: float) -> list[Any]:
@@ -180,7 +170,7 @@ class Intake:
         """An idle consumer is not told that the brokers are back."""
         self._probe_due = time.monotonic() + PROBE_S
         if self._topics_there() is not None:
-            self._reachability.answered()
+            self.reachability.answered()
 
     def _topics_there(self) -> Container[str] | None:
         try:
@@ -204,6 +194,14 @@ class Intake:
             raise KafkaError(f"group {self._group}: {error.str()}")
         else:
             log.debug("group %s: %s", self._group, error.str())
+
+    def behind(self) -> dict[Partition, int | None]:
+        """Where the partitions stand that have records to read, and nothing to wait for."""
+        if self.reachability.down or self.store_trouble:
+            return {}
+        held = self.positions.held
+        waits = {p for p in held if p in self._waiting or self.recognition.holds(p)}
+        return behind(self._consumer, held, waits | self._unplaced)
 
     def stored(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """The store's positions, None where it has none. Raises StoreUnavailable."""

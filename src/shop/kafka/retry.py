@@ -120,6 +120,9 @@ class Waiting:
     def add(self, partition: Partition, delay: float) -> None:
         self._due[partition] = time.monotonic() + delay
 
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._due
+
     def forget(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._due.pop(partition, None)

@@ -6,7 +6,7 @@ from functools import partial
 from shop.databases import Databases
 from shop.db.database import Database, check
 from shop.db.relay import outbox_size
-from shop.health import Checks, health_api
+from shop.health import Checks, health_api, listeners_trouble
 from shop.http.app import create_app
 from shop.http.server import HttpServer
 from shop.http.waiting import LongPoll
@@ -47,19 +47,22 @@ def http_server(
         reports_api(RunDesk(reports), RunReader(reports, FanOuts(users)), report_files),
         users_api(UserReader(users)),
         timelines_api(databases.of("log"), _accepted_at(order_reader)),
-        health_api(_checks(databases, relay_template)),
+        health_api(_checks(settings, databases, relay_template)),
         admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
     )
     return HttpServer(app, settings.http.host, settings.http.port)
 
 
-def _checks(databases: Databases, relay_template: KafkaTemplate) -> Checks:
+def _checks(settings: Settings, databases: Databases, relay_template: KafkaTemplate) -> Checks:
     """Ready is who can take orders."""
     of = {name: databases.of(name) for name in API_SERVICES}
     reasons = {f"{name} database": partial(_reason, database) for name, database in of.items()}
     outboxes = {f"{name} outbox": partial(_parked, database) for name, database in of.items()}
     needed = {"orders database": reasons.pop("orders database")}
-    return Checks(needed, {"kafka": lambda: _unreachable(relay_template), **reasons, **outboxes})
+    listeners = settings.health.listeners_url
+    others = {"listeners": partial(listeners_trouble, listeners)} if listeners else {}
+    kafka = {"kafka": lambda: _unreachable(relay_template)}
+    return Checks(needed, kafka | others | reasons | outboxes)
 
 
 def _accepted_at(orders: OrderReader) -> Accepted:

@@ -1,0 +1,106 @@
+"""Looking after the groups of a process: whether each is ready, and whether it gets on."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from shop.kafka.container import ListenerContainer
+from shop.kafka.errors import KafkaError
+
+log = logging.getLogger(__name__)
+
+RED_S = 10.0  # liveness shows that a group stalls for so long before its process ends
+
+
+class GroupDied(KafkaError):
+    """A group's thread ended; its process has to."""
+
+
+class Stalled(KafkaError):
+    """A group does not get on, though its process lives; only another process can help."""
+
+
+class Watch:
+    """`stalled_after`: seconds without progress, with records waiting, that a group is allowed."""
+
+    def __init__(self, containers: Sequence[ListenerContainer], stalled_after: float) -> None:
+        self._containers = containers
+        self._stalled_after = stalled_after
+        self._told: dict[str, str | None] = {}
+        self._red_since: float | None = None
+
+    def troubles(self) -> dict[str, str | None]:
+        """Why each group is not ready; None of one that is."""
+        return {container.group: container.trouble for container in self._containers}
+
+    def stalls(self) -> dict[str, str | None]:
+        """Why each group counts as stalled; None of one that gets on."""
+        after = self._stalled_after
+        return {container.group: container.stalled(after) for container in self._containers}
+
+    def look(self) -> None:
+        """One line when a group stops being ready, and one when it is again. Raises Stalled for
+        one that has been stalled for a while."""
+        for group, trouble in self.troubles().items():
+            if trouble != self._told.get(group):
+                self._told[group] = trouble
+                if trouble:
+                    log.warning("group %s is not ready: %s", group, trouble)
+                else:
+                    log.info("group %s is ready again", group)
+        stalled = {group: why for group, why in self.stalls().items() if why}
+        if not stalled:
+            self._red_since = None
+        elif self._red_since is None:
+            self._red_since = time.monotonic()
+            for group, why in stalled.items():
+                log.error("group %s does not get on: %s", group, why)
+        elif time.monotonic() - self._red_since > RED_S:
+            group, why = next(iter(stalled.items()))
+            raise Stalled(f"group {group} does not get on: {why}")
+
+
+class HealthServer:
+    """Answers /health/live and /health/ready of a process that has no API: 200, or 503 with what
+    is wrong, by group. Takes its port when it is built; raises OSError."""
+
+    def __init__(self, host: str, port: int, watch: Watch) -> None:
+        paths = {"/health/live": watch.stalls, "/health/ready": watch.troubles}
+        self._server = ThreadingHTTPServer((host, port), _handler(paths))
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(
+    paths: Mapping[str, Callable[[], Mapping[str, str | None]]],
+) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            look = paths.get(self.path)
+            if look is None:
+                self.send_error(404)
+                return
+            found = look()
+            bad = any(found.values())
+            body = {
+                "status": "unavailable" if bad else "ok",
+                "checks": {name: why or "ok" for name, why in found.items()},
+            }
+            data = json.dumps(body).encode()
+            self.send_response(503 if bad else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Not a line per probe."""
+
+    return Handler

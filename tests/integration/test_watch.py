@@ -1,0 +1,96 @@
+"""Groups that do not get on are seen, although their threads live."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shop.broker import free_port
+from shop.health import listeners_trouble
+from shop.kafka.container import ListenerContainer
+from shop.kafka.listener import listener
+from shop.kafka.template import KafkaTemplate
+from shop.kafka.topic import Topic
+from shop.kafka.wire import EnvelopeCodec
+from shop.watch import HealthServer, Stalled, Watch
+from tests.waiting import eventually
+
+TEXT = EnvelopeCodec[str]({"java.lang.String": str})
+
+
+def ask(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_a_listener_that_never_returns_turns_liveness_red_and_then_ends_its_process(
+    template: KafkaTemplate, make_topic: Callable[..., Topic[str]],
+    listen: Callable[..., ListenerContainer], group: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("shop.watch.RED_S", 0.0)
+    topic = make_topic(TEXT)
+    release = threading.Event()
+    seen: list[str] = []
+
+    @listener(topic, group=group)
+    def on(text: str) -> None:
+        if text == "stuck":
+            release.wait()
+        seen.append(text)
+
+    watch = Watch([listen(on)], stalled_after=2.0)
+    port = free_port()
+    server = HealthServer("127.0.0.1", port, watch)
+    url = f"http://127.0.0.1:{port}/health"
+    template.send(topic, "k", "fine")
+    eventually(lambda: seen == ["fine"])
+    assert ask(f"{url}/live") == (200, {"status": "ok", "checks": {group: "ok"}})
+    watch.look()
+
+    template.send(topic, "k", "stuck")
+    eventually(lambda: ask(f"{url}/live")[0] == 503)
+    assert "the batch in hand takes" in ask(f"{url}/live")[1]["checks"][group]
+
+    def ends() -> bool:
+        try:
+            watch.look()
+        except Stalled as error:
+            return group in str(error)
+        return False
+
+    eventually(ends)
+    release.set()
+    eventually(lambda: ask(f"{url}/live")[0] == 200)
+    assert listeners_trouble(f"{url}/ready") is None
+    server.close()
+    assert "do not answer" in (listeners_trouble(f"{url}/ready") or "")
+
+
+def test_a_group_that_waits_for_its_next_attempt_is_not_stalled(
+    template: KafkaTemplate, make_topic: Callable[..., Topic[str]],
+    listen: Callable[..., ListenerContainer], group: str,
+) -> None:  # fmt: skip
+    from shop.kafka.acknowledgment import Acknowledgment
+
+    topic = make_topic(TEXT)
+    calls: list[str] = []
+
+    @listener(topic, group=group)
+    def on(text: str, ack: Acknowledgment) -> None:
+        calls.append(text)
+        ack.nack(1.5)
+
+    container = listen(on)
+    for _ in range(5):
+        template.send(topic, "k", "later")
+    looks = [container.stalled(1.0)]
+    eventually(lambda: looks.append(container.stalled(1.0)) or len(calls) >= 3)
+    assert set(looks) == {None}
