@@ -2,13 +2,17 @@
 
 import json
 import os
+import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event, select
+from sqlalchemy import text as sql
 
 from shop.db.database import Database
 from shop.db.relay import Relay
@@ -168,10 +172,10 @@ def test_a_letter_is_an_envelope_that_other_services_read(
         raise AssertionError(text)
 
     start(on)
-    text, bytes_ = eventually(
+    as_text, as_bytes = eventually(
         lambda: found if len(found := read_all(kafka, letters_topic)) == 2 else None
     )
-    read = json.loads(text.value())
+    read = json.loads(as_text.value())
     assert list(read) == ["type", "payload", "correlationId"]
     assert (read["type"], read["payload"]) == (
         "java.lang.String",
@@ -180,9 +184,9 @@ def test_a_letter_is_an_envelope_that_other_services_read(
     way = read["correlationId"]["id"]
     assert way.startswith("Test(1)-_T(2)-DeadLetter(")
     assert f")-_{letters_topic.name}(" in way
-    read = json.loads(bytes_.value())
+    read = json.loads(as_bytes.value())
     assert (read["type"], read["payload"]) == ("[B", [0, 127, -128, -1])
-    told = dict(text.headers())
+    told = dict(as_text.headers())
     assert told["kafka_dlt-original-topic"] == topic.name.encode()
     assert struct.unpack(">i", told["kafka_dlt-original-partition"]) == (0,)
     assert struct.unpack(">q", told["kafka_dlt-original-offset"]) == (0,)
@@ -291,6 +295,44 @@ def test_what_is_away_is_waited_for_without_counting_and_readiness_says_why(
     assert container.trouble == "the warehouse is away"
     away = False
     eventually(lambda: container.trouble is None)
+    assert read_all(kafka, letters_topic) == []
+
+
+def test_a_full_or_locked_database_is_no_records_fault(
+    kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, start: Listen, group: str,
+    letters_topic: Topic[Unwrapped], database: Database, tmp_path: Path,
+) -> None:  # fmt: skip
+    topic = make_topic(TEXT)
+    with database.read() as connection:
+        pages = connection.scalar(sql("PRAGMA page_count")) + 20
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def a_small_disk(connection: Any, *_: Any) -> None:
+        connection.connection.driver_connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    @listener(topic, group=group, retry=Retry(attempts=1))
+    def on(text: str, work: Work) -> None:
+        work.add(Decision, order_id=text, amount=Decimal(1), is_fraud=False)
+
+    container = start(on)
+    texts = {f"{number}-{'x' * 1000}" for number in range(300)}
+    for number in texts:
+        template.send_async(topic, number[:9], number)
+    template.flush(10)
+    eventually(lambda: "full" in (container.trouble or ""))
+    pages = 1_000_000
+    eventually(lambda: count(database, Decision) == 300)
+    eventually(lambda: container.trouble is None)
+
+    stranger = sqlite3.connect(tmp_path / "fraud.db", isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    template.send(topic, "k", "later")
+    eventually(lambda: "locked" in (container.trouble or ""), patience=60)
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    eventually(lambda: count(database, Decision) == 301)
+    with database.read() as connection:
+        assert set(connection.scalars(select(Decision.order_id))) == {*texts, "later"}
     assert read_all(kafka, letters_topic) == []
 
 
