@@ -1,6 +1,8 @@
 # Each target sets up what it needs: a virtual environment in .venv with the pinned dependencies.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers share one Kafka; a file's tests stay together, and the long ones come first.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check bench lock clean
 .DEFAULT_GOAL := help
