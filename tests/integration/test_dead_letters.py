@@ -257,6 +257,45 @@ def test_a_record_that_fails_sometimes_is_handled_in_the_end_and_in_order(
     assert read_all(kafka, letters_topic) == []
 
 
+def test_a_record_may_wait_longer_than_any_timeout_and_its_consumer_stays_in_the_group(
+    kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, start: Listen, group: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    topic = make_topic(TEXT, partitions=2)
+    calls: Counter[str] = Counter()
+
+    @listener(topic, group=group, retry=Retry(backoff=Backoff(first=9, longest=9)))
+    def on(text: str) -> None:
+        calls[text] += 1
+        if text == "bad" and calls[text] == 1:
+            raise ValueError(text)
+
+    start(on, max_poll_interval_ms=6000, session_timeout_ms=6000)
+    template.send(topic, "a", "bad")
+    eventually(lambda: calls["bad"])
+    before = member_ids(kafka, group)
+    sent: list[str] = []
+
+    def second_attempt() -> bool:
+        for key in "abc":  # of either partition
+            sent.append(f"{key}{len(sent)}")
+            template.send(topic, key, sent[-1])
+        return calls["bad"] == 2
+
+    eventually(second_attempt)
+    assert sum(calls[text] for text in sent) > len(sent) / 3, "the other partition went on"
+    eventually(lambda: all(calls[text] == 1 for text in sent))
+    assert member_ids(kafka, group) == before
+    told = [r.getMessage() for r in caplog.records if group in r.getMessage()]
+    assert len([line for line in told if "again in" in line]) == 1, "one line per attempt"
+
+
+def member_ids(kafka: Connection, group: str) -> list[str]:
+    admin = kafka.admin()
+    found = admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+    return [member.member_id for member in found.members]
+
+
 def test_what_is_not_worth_it_is_not_tried_again(
     kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, start: Listen, group: str,
     letters_topic: Topic[Unwrapped],

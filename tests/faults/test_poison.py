@@ -1,0 +1,85 @@
+"""Poison on every topic of a running shop: it becomes dead letters, and all else goes on."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from shop.containers import Shop
+from shop.kafka.dead_letter import opened
+from shop.kafka.topic import TopicPattern
+from shop.settings import Settings
+from shop.topics import ALL, DEADLETTER, PIX, SEND_EMAIL
+from tests.faults.harness import Faulty, faulty
+from tests.integration.test_dead_letters import as_message
+from tests.reading import read_all
+from tests.waiting import eventually
+
+POISON = [
+    b"not JSON",
+    b"[1, 2]",
+    b'{"type":"br.com.alura.ecommerce.Order","payload":"a text","correlationId":{"id":"X(1)"}}',
+    b'{"type":"java.util.Nothing","payload":{},"correlationId":{"id":"X(2)"}}',
+    b'{"type":"java.lang.String","payload":"\xff\xfe","correlationId":{"id":"X(3)"}}',
+    b'{"type":"java.lang.String","payload":' + b"[" * 100_000,
+    os.urandom(1_000_000),
+    None,
+]
+DERIVED = ("pix-verification", "pix-sum-by-key", "orders-per-minute")  # no group reads them
+SOURCES = [topic for topic in ALL if topic is not DEADLETTER and topic.name not in DERIVED]
+
+
+def test_poison_on_every_topic_stops_nobody_and_none_of_it_is_lost(tmp_path: Path) -> None:
+    readers = Counter(readers_of_each())
+    with faulty(tmp_path) as shop:
+        shop.start("listen", "--all")
+        send_poison(shop)
+        shop.post(50)
+        shop.settle()
+        shop.audit()
+
+        expected = Counter({name: count * len(POISON) for name, count in readers.items()})
+        expected[SEND_EMAIL.name] += 1  # a good text, to nobody
+        letters = eventually(
+            lambda: (
+                found
+                if len(found := read_all(shop.kafka, DEADLETTER)) >= expected.total() + len(POISON)
+                else None
+            ),
+            "all letters",
+            60,
+        )
+        made = [letter for record in letters if (letter := opened(as_message(record))).group]
+        assert Counter(letter.topic for letter in made) == expected
+        for topic in SOURCES:
+            values = Counter(letter.value for letter in made if letter.topic == topic.name)
+            extra = values - Counter(dict.fromkeys(POISON, readers[topic.name]))
+            assert extra.total() == (topic is SEND_EMAIL), topic
+        kept = shop.rows("deadletters", "SELECT count(*) FROM letter WHERE state = 'waiting'")
+        assert kept == [(expected.total() + len(POISON),)], "and those of DEADLETTER itself"
+
+
+def readers_of_each() -> list[str]:
+    """The name of a topic for each group that decodes its records."""
+    registry = Shop(settings=Settings()).registry()
+    return [
+        topic.name
+        for group in registry.groups
+        for source in registry.sources(group)
+        for topic in SOURCES
+        if not isinstance(source, TopicPattern) and source.name == topic.name
+    ]
+
+
+def send_poison(shop: Faulty) -> None:
+    producer = Producer(
+        {"bootstrap.servers": shop.kafka.bootstrap_servers, "message.max.bytes": 2_000_000}
+    )
+    for topic in (*SOURCES, DEADLETTER):
+        for number, value in enumerate(POISON):
+            producer.produce(topic.name, value, f"key{number}" if number % 2 else None)
+    good = b'{"type":"java.lang.String","payload":"Hello","correlationId":{"id":"X(4)"}}'
+    producer.produce(SEND_EMAIL.name, good, None)  # a null key, so no recipient
+    producer.produce(PIX.name, b"{}", None)  # null keys: ERRO, and no letter
+    assert producer.flush(60) == 0
