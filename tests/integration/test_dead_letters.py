@@ -33,7 +33,12 @@ from shop.kafka.dead_letter import (
     opened,
     redriven,
 )
-from shop.kafka.errors import ListenerDeclarationError, ListenerFailed, Unavailable
+from shop.kafka.errors import (
+    ListenerDeclarationError,
+    ListenerFailed,
+    TopicMissing,
+    Unavailable,
+)
 from shop.kafka.listener import every_record, listener
 from shop.kafka.retry import Backoff, Retry
 from shop.kafka.template import KafkaTemplate, OutboundRecord
@@ -458,7 +463,7 @@ def test_a_redriven_record_is_for_the_group_that_failed_and_counts_once(
 
 def test_a_letter_that_cannot_be_written_stops_the_group_in_front_of_its_record(
     kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
-    store: DatabaseStore, letters_topic: Topic[Unwrapped],
+    store: DatabaseStore, letters_topic: Topic[Unwrapped], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     topic, narrow = make_topic(TEXT), make_topic(TEXT)  # one that takes 1 MB
     put(template, topic, b"k", os.urandom(900_000))
@@ -468,15 +473,20 @@ def test_a_letter_that_cannot_be_written_stops_the_group_in_front_of_its_record(
     def on(text: str) -> None:
         raise AssertionError(text)
 
-    listen(
-        on,
-        dead_letters=DeadLetters(narrow.name, template),
-        on_failure=lambda _, error: failures.append(error),
-    )
-    (failure,) = eventually(lambda: failures)
-    assert isinstance(failure, ListenerFailed)
-    assert "nor can its dead letter be written" in str(failure)
+    for options in ({"store": store}, {}):
+        listen(
+            on,
+            dead_letters=DeadLetters(narrow.name, template),
+            on_failure=lambda _, error: failures.append(error),
+            **options,
+        )
+        failure = eventually(lambda: failures and failures.pop())
+        assert isinstance(failure, ListenerFailed)
+        assert "nor can its dead letter be written: DeadLetterTooLarge" in str(failure)
+    assert "its max.message.bytes should be" in caplog.text
 
+    with pytest.raises(TopicMissing):
+        listen(on, dead_letters=DeadLetters("nowhere", template))
     listen(on, dead_letters=DeadLetters(letters_topic.name, template))
     assert len(eventually(lambda: read_letters(kafka, letters_topic))) == 1, "nothing was skipped"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import ConfigResource, NewTopic
 
 from shop.kafka.connection import Connection
 from shop.kafka.errors import BrokerUnreachable, KafkaError, TopicMissing
@@ -105,6 +105,19 @@ def topic_ids(connection: Connection, names: Sequence[str], timeout: float = 8.0
         return {name: str(future.result(timeout).topic_id) for name, future in futures.items()}
     except KafkaException as error:
         raise BrokerUnreachable(f"topics cannot be described: {error.args[0].str()}") from None
+
+
+def largest_record(connection: Connection, topic: str, timeout: float = 8.0) -> int | None:
+    """The max.message.bytes of a topic; None where it may not be looked at. Raises KafkaError."""
+    admin = connection.admin()
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        found = admin.describe_configs([resource], request_timeout=timeout)[resource]
+        return int(found.result(timeout)["max.message.bytes"].value)
+    except KafkaException as error:
+        if error.args[0].code() == Code.TOPIC_AUTHORIZATION_FAILED:
+            return None
+        raise KafkaError(f"topic {topic} cannot be described: {error.args[0].str()}") from None
 
 
 def describe_topics(

@@ -66,7 +66,7 @@ class ListenerContainer:
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
         letters = dead_letters or DeadLetters()
-        self._also_required = [letters.topic] if letters.topic is not None else []
+        self._dead_letters = letters
         self._patterns = [source for source in sources if isinstance(source, TopicPattern)]
         dispatcher = Dispatcher(group, endpoints)
         settlement: Settlement
@@ -133,8 +133,10 @@ class ListenerContainer:
     def start(self, timeout: float = 8.0) -> None:
         """Start the threads. Raises BrokerUnreachable or TopicMissing within `timeout` seconds;
         with a store PositionLost when a topic was made anew, and StoreUnavailable."""
-        required = [*self._required, *self._also_required]
+        letters = self._dead_letters
+        required = self._required if letters.topic is None else [*self._required, letters.topic]
         existing = require_topics(self._connection, required, timeout)
+        letters.measure(self._connection, timeout)
         matching = [n for n in existing if any(p.matches(n) for p in self._patterns)]
         self._began_with = {*self._required, *matching}
         self._recognise(self._began_with, timeout)

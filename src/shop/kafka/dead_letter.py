@@ -6,6 +6,7 @@ headers are the record's own, Spring's `kafka_dlt-…` for where it was and what
 fails again: what was added is taken off before.
 """
 
+import logging
 import traceback
 from array import array
 from collections.abc import Mapping
@@ -15,10 +16,14 @@ from typing import Annotated, Any
 import msgspec
 
 from shop.kafka import correlation
+from shop.kafka.admin import largest_record
+from shop.kafka.connection import Connection
 from shop.kafka.errors import DeadLetterTooLarge, WireError
 from shop.kafka.ids import derived_id
 from shop.kafka.template import KafkaTemplate, OutboundRecord
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO, Headers, Message, received_ids
+
+log = logging.getLogger(__name__)
 
 TITLE = "DeadLetter"
 SPRING, OURS, REDRIVE = "kafka_dlt-", "dead-letter-", "redrive-"
@@ -29,7 +34,8 @@ WAS_NULL = OURS + "value-was-null"
 REDRIVE_OF = REDRIVE + "of"  # the id of the letter that it was
 
 LARGEST = 8 * 1024 * 1024  # bytes of a letter; what was 1 MB may be 6 MB as JSON
-LARGEST_ON_TOPIC = LARGEST + 65_536  # max.message.bytes: the same with what Kafka adds
+OVERHEAD = 65_536  # of what Kafka adds
+LARGEST_ON_TOPIC = LARGEST + OVERHEAD  # max.message.bytes
 LONGEST_MESSAGE = 1_000  # characters, also of other texts in headers
 LONGEST_TRACE = 8_000
 
@@ -123,7 +129,7 @@ _letter = msgspec.json.Decoder(_Envelope)
 _correlated = msgspec.json.Decoder(_Correlated)
 
 
-def dead_letter(raw: Any, failure: Failure, topic: str) -> OutboundRecord:
+def dead_letter(raw: Any, failure: Failure, topic: str, largest: int = LARGEST) -> OutboundRecord:
     """The letter for `topic` of a record (confluent_kafka.Message) that failed. The same record
     always becomes the same event, so a crash in between makes no second letter.
 
@@ -149,10 +155,10 @@ def dead_letter(raw: Any, failure: Failure, topic: str) -> OutboundRecord:
         ],
     )
     size = len(letter.value or b"") + sum(len(n) + len(v or b"") for n, v in letter.headers)
-    if size > LARGEST:
+    if size > largest:
         raise DeadLetterTooLarge(
             f"the letter of {place[0]}[{place[1]}] at {place[2]} has {size} bytes, and {topic} "
-            f"takes {LARGEST}; nothing was skipped"
+            f"takes {largest}: raise its max.message.bytes; nothing was skipped"
         )
     return letter
 
@@ -165,12 +171,25 @@ class DeadLetters:
     def __init__(self, topic: str | None = None, template: KafkaTemplate | None = None) -> None:
         self.topic = topic
         self._template = template
+        self._largest: int | None = None
+
+    def measure(self, connection: Connection, timeout: float) -> None:
+        """Ask once how much the topic takes: others may have made it. Raises KafkaError."""
+        if self.topic is not None and self._largest is None:
+            takes = largest_record(connection, self.topic, timeout)
+            self._largest = LARGEST if takes is None else min(LARGEST, takes - OVERHEAD)
+            if self._largest < LARGEST:
+                log.warning(
+                    "%s takes letters of %d bytes, so a group will stop in front of a record that "
+                    "becomes a larger one; its max.message.bytes should be %d",
+                    self.topic, self._largest, LARGEST_ON_TOPIC,
+                )  # fmt: skip
 
     def letter(self, raw: Any, failure: Failure) -> OutboundRecord:
         """Raises DeadLetterTooLarge."""
         if self.topic is None:
             raise ValueError("there is no dead-letter topic")
-        return dead_letter(raw, failure, self.topic)
+        return dead_letter(raw, failure, self.topic, self._largest or LARGEST)
 
     def send(self, raw: Any, failure: Failure) -> None:
         """Returns when the broker has it. Raises SendFailed and DeadLetterTooLarge."""
