@@ -1,0 +1,78 @@
+"""What a shop needs is away for a while: it waits, says why, and nothing is lost or doubled."""
+
+import os
+import signal
+import sqlite3
+import threading
+from pathlib import Path
+
+from shop.topics import DEADLETTER
+from tests.faults.harness import Faulty, faulty
+from tests.reading import read_all
+
+MINUTE_S = 60.0
+LOCKED_S = 15.0
+
+
+def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_ever(
+    tmp_path: Path,
+) -> None:
+    with faulty(tmp_path) as shop:
+        listeners = shop.listen()
+        shop.post(100)
+        shop.settle()
+
+        pid = shop.broker.status().nodes[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)  # it keeps its connections and answers nothing
+        post_for(shop, MINUTE_S)
+        os.kill(pid, signal.SIGCONT)
+        shop.settle()
+
+        stranger = sqlite3.connect(tmp_path / "fraud.db", isolation_level=None)
+        stranger.execute("BEGIN IMMEDIATE")
+        post_for(shop, LOCKED_S)
+        stranger.execute("ROLLBACK")
+        stranger.close()
+        shop.settle()
+        shop.audit()
+        assert listeners.poll() is None
+        assert read_all(shop.kafka, DEADLETTER) == []
+
+
+def test_a_rebalance_storm_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """A member joins or leaves, by its own will or by SIGKILL, every two seconds for a minute."""
+    with faulty(tmp_path) as shop:
+        stays = shop.listen_and_join()
+        enough = threading.Event()
+        posting = threading.Thread(target=post_until, args=(shop, enough))
+        posting.start()
+        others = []
+        for _ in range(30):
+            if len(others) < 2 and (not others or shop.moments.random() < 0.5):
+                others.append(shop.listen())
+            else:
+                goes = others.pop(shop.moments.randrange(len(others)))
+                if shop.moments.random() < 0.5:
+                    shop.kill(goes)
+                else:
+                    goes.send_signal(signal.SIGTERM)
+            enough.wait(2.0)  # the storm's own pace
+        enough.set()
+        posting.join()
+        assert stays.poll() is None
+        assert len(shop.accepted) > 500
+        shop.settle()
+        shop.audit()
+
+
+def post_for(shop: Faulty, seconds: float) -> None:
+    enough = threading.Event()
+    timer = threading.Timer(seconds, enough.set)
+    timer.start()
+    post_until(shop, enough)
+
+
+def post_until(shop: Faulty, enough: threading.Event) -> None:
+    while not enough.wait(0.2):
+        shop.post_to_api_only(5)
