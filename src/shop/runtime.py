@@ -46,8 +46,9 @@ def run_listeners(
         stop.set()
 
     def died(group: str, error: BaseException) -> None:
-        what = str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"
-        failed(GroupDied(f"group {group} died of {what}"))
+        told = isinstance(error, KafkaError)  # it names its group
+        what = str(error) if told else f"group {group}: {type(error).__name__}: {error}"
+        failed(GroupDied(what))
 
     sources = {group: shop.registry().sources(group) for group in groups}
     named = resumable(shop.connection(), sources) if instance else set()
@@ -124,6 +125,7 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
         stop.set()
 
     relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in API_SERVICES]
+    stewards = shop.api_stewards()
 
     def serve() -> None:
         try:
@@ -136,13 +138,15 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
     try:
         for relay in relays:
             relay.start()
+        for steward in stewards:
+            steward.start()
         thread.start()
         log.info("serving on http://%s:%d", server.host, server.port)
         stop.wait()
     finally:
         server.stop()
         thread.join(DRAIN_S)
-        _stop_all(shop, [], [], relays)
+        _stop_all(shop, [], stewards, relays)
     if failures:
         raise failures[0]
     log.info("stopped")

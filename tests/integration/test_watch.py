@@ -1,22 +1,31 @@
 """Groups that do not get on are seen, although their threads live."""
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shop.broker import free_port
+from shop.databases import Databases
+from shop.db.tables import position
 from shop.health import listeners_trouble
+from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import listener
 from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec
+from shop.settings import Settings
+from shop.topics import NEW_ORDER
 from shop.watch import HealthServer, Stalled, Watch
+from tests.commands import ShopPlace, environment
 from tests.waiting import eventually
 
 TEXT = EnvelopeCodec[str]({"java.lang.String": str})
@@ -74,12 +83,34 @@ def test_a_listener_that_never_returns_turns_liveness_red_and_then_ends_its_proc
     assert "do not answer" in (listeners_trouble(f"{url}/ready") or "")
 
 
+def test_a_thread_that_dies_takes_its_process_down_with_the_reason_and_a_code_of_its_own(
+    shop_place: ShopPlace, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    command = [sys.executable, "-P", "-m", "shop.cli", "listen", "--group", "fraud"]
+
+    def ended() -> subprocess.CompletedProcess[str]:
+        environment_ = environment(shop_place.kafka, data)
+        return subprocess.run(
+            command, env=environment_, text=True, capture_output=True, timeout=60, check=False
+        )
+
+    databases = Databases(Settings(data_dir=data))
+    with databases.of("fraud").write() as connection:
+        row = {"consumer_group": "fraud", "topic": NEW_ORDER.name, "partition": 0}
+        connection.execute(position.insert().values(**row, next_offset=10_000_000))
+    databases.close()
+    process = ended()
+    assert process.returncode == 3
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith("shop: group fraud would go on at 10000000")
+    assert "nothing was skipped" in last
+
+
 def test_a_group_that_waits_for_its_next_attempt_is_not_stalled(
     template: KafkaTemplate, make_topic: Callable[..., Topic[str]],
     listen: Callable[..., ListenerContainer], group: str,
 ) -> None:  # fmt: skip
-    from shop.kafka.acknowledgment import Acknowledgment
-
     topic = make_topic(TEXT)
     calls: list[str] = []
 

@@ -1,5 +1,6 @@
 """Topics as they are on the brokers: created on purpose, listed, described, required."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from confluent_kafka.admin import ConfigResource, NewTopic
 from shop.kafka.connection import Connection
 from shop.kafka.errors import BrokerUnreachable, KafkaError, TopicMissing
 from shop.kafka.topic import Topic
+
+HEARD_S = 0.05  # between two looks
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,24 @@ def create_topics(
                 raise KafkaError(
                     f"topic {name} could not be created: {error.args[0].str()}"
                 ) from None
+    if missing:
+        require_topics(connection, [topic.name for topic in missing], timeout, grace=timeout)
     return [topic.name for topic in missing]
 
 
-def require_topics(connection: Connection, names: Iterable[str], timeout: float = 8.0) -> list[str]:
+def require_topics(
+    connection: Connection, names: Iterable[str], timeout: float = 8.0, *, grace: float = 0.0
+) -> list[str]:
     """The names of all topics. Raises BrokerUnreachable, or TopicMissing with the names of those
-    that do not exist."""
-    existing = connection.metadata(timeout).topics
-    missing = sorted(name for name in set(names) if name not in existing)
+    that do not exist. A broker hears of a topic a moment after the controller made it: `grace` is
+    how many seconds that may take."""
+    deadline = time.monotonic() + grace
+    while True:
+        existing = connection.metadata(timeout).topics
+        missing = sorted(name for name in set(names) if name not in existing)
+        if not missing or time.monotonic() > deadline:
+            break
+        time.sleep(HEARD_S)
     if missing:
         raise TopicMissing(
             f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} "

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # Records of an external listener in hand at once: each may take as long as a time-out, and all of
 # them must be done within max.poll.interval.ms, or another member does them too.
 EXTERNAL_MOST = 10
+TOPICS_GRACE_S = 2.0  # for brokers to hear of topics that were just made
 
 
 class ListenerContainer:
@@ -135,7 +136,7 @@ class ListenerContainer:
         with a store PositionLost when a topic was made anew, and StoreUnavailable."""
         letters = self._dead_letters
         required = self._required if letters.topic is None else [*self._required, letters.topic]
-        existing = require_topics(self._connection, required, timeout)
+        existing = require_topics(self._connection, required, timeout, grace=TOPICS_GRACE_S)
         letters.measure(self._connection, timeout)
         matching = [n for n in existing if any(p.matches(n) for p in self._patterns)]
         self._began_with = {*self._required, *matching}
