@@ -4,6 +4,7 @@ from dependency_injector import containers, providers
 
 from shop.databases import Databases
 from shop.db.relay import Relay
+from shop.deadletters.listeners import DeadLetterKeeper
 from shop.email.listeners import Email, EmailNewOrder
 from shop.fraud.listeners import FraudDetector
 from shop.log.listeners import AuditLog
@@ -12,7 +13,7 @@ from shop.pix.listeners import PixValidator
 from shop.reports.listeners import CustomerOrders, Reports
 from shop.settings import Settings
 from shop.users.listeners import Batch, Users
-from shop.wiring import clients, listening, serving
+from shop.wiring import clients, letters, listening, serving
 from shop.wiring.connection import connection
 
 
@@ -27,6 +28,7 @@ class Shop(containers.DeclarativeContainer):
 
     fan_out_template = providers.Factory(clients.fan_out_template, settings, connection)
     stewards = providers.Factory(listening.stewards, settings, databases, fan_out_template.provider)
+    api_stewards = providers.Factory(letters.stewards, databases)
     report_files = providers.Singleton(clients.report_files, settings)
     http_server = providers.Factory(
         serving.http_server, settings, databases, relay_template, report_files
@@ -50,6 +52,7 @@ class Shop(containers.DeclarativeContainer):
                 PixValidator: providers.Factory(PixValidator).provider,
                 Reports: providers.Factory(listening.reports, databases, report_files).provider,
                 CustomerOrders: providers.Factory(CustomerOrders).provider,
+                DeadLetterKeeper: providers.Factory(DeadLetterKeeper).provider,
             }
         ),
     )

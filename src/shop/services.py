@@ -12,7 +12,8 @@ SERVICE_OF_GROUP = {
     "pix": "pix",
     "reports": "reports",
     "reports-orders": "reports",
+    "deadletter": "deadletters",
 }
 
 # Services that the API writes for: it relays what they send.
-API_SERVICES = ("orders", "pix", "reports")
+API_SERVICES = ("orders", "pix", "reports", "deadletters")

@@ -163,6 +163,7 @@ def test_topics_are_listed_and_described(shop: Place) -> None:
     described = shop.run("topics", "describe", "ECOMMERCE_NEW_ORDER").stdout
 
     assert {topic["topic"]: topic["partitions"] for topic in listed} == {
+        "ECOMMERCE_DEADLETTER": 3,
         "ECOMMERCE_NEW_ORDER": 3,
         "ECOMMERCE_ORDER_APPROVED": 3,
         "ECOMMERCE_ORDER_REJECTED": 3,

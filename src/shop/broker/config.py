@@ -33,7 +33,7 @@ def server_properties(node: Node, nodes: list[Node], *, flush: bool = True) -> s
         "log.dirs": node.data.name,
         # A broker that was killed is taken back only when its old session has ended: with Kafka's
         # 9 s, a start after kill -9 takes 11 s. On one machine there is no network to wait for.
-        "broker.session.timeout.ms": 2000 if len(nodes) == 1 else 4000,
+        "broker.session.timeout.ms": 2000 if len(nodes) == 1 else 3000,
         "broker.heartbeat.interval.ms": 500,
         # Topics are made on purpose, or a misspelt name would become one.
         "auto.create.topics.enable": "false",

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -77,6 +77,11 @@ class EmbeddedKafka:
         """For clients, as given to this object: `127.0.0.1:9092`, with commas for several."""
         return ",".join(f"{HOST}:{node.port}" for node in self._nodes)
 
+    @property
+    def nodes(self) -> int:
+        """How many there are, running or not."""
+        return len(self._nodes)
+
     def start(
         self, timeout: float = 60.0, detached: bool = False, progress: Progress | None = None
     ) -> None:
@@ -86,14 +91,22 @@ class EmbeddedKafka:
         the network's own timeouts (10 s without a byte). After a BrokerError, or when
         interrupted, none of the nodes that this call started runs.
         """
-        with self._changing:
+        with self._changing, _told_by_broker_error(self.directory):
+            down = self._launch(detached, progress or silent)
             try:
-                self._start(timeout, detached, progress or silent)
-            except OSError as error:
-                raise BrokerError(
-                    f"cannot use {error.filename or self.directory} ({error.strerror or error}):"
-                    " make it writable, free some space, or choose another directory"
-                ) from error
+                started = {node: self._processes[node.id] for node in down}
+                await_answers(started, len(self._nodes), timeout)
+            except BaseException:
+                self._end(down, signal.SIGKILL, timeout=10.0)
+                raise
+            if down and not detached and not self._jvm.records:
+                self._trainer.start()
+
+    def start_again(self, detached: bool = False) -> None:
+        """For a supervisor: start the nodes that are down, and return at once. `status` tells when
+        they answer, and `ended` whether one ended instead, or another one meanwhile."""
+        with self._changing, _told_by_broker_error(self.directory):
+            self._launch(detached, silent)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop all nodes cleanly; one that still runs after `timeout` seconds is killed. Usually
@@ -112,6 +125,18 @@ class EmbeddedKafka:
         signal n; None while all that it started run. `start` brings back what has ended."""
         codes = map(exit_code, list(self._processes.values()))
         return next((code for code in codes if code is not None), None)
+
+    def ended(self) -> dict[int, int]:
+        """The nodes that do not run, each with its exit code as `poll` gives it; 0 where that is
+        not known, since another process had started the node."""
+        codes = ((node.id, self._code(node)) for node in self._nodes)
+        return {node: code for node, code in codes if code is not None}
+
+    def pids(self) -> dict[int, int]:
+        """The pid of each node that runs, whoever started it. Asks no node, so that it takes no
+        time."""
+        found = ((node.id, node.pid()) for node in self._recorded() if is_held(node.lock))
+        return {node: pid for node, pid in found if pid is not None}
 
     @property
     def running(self) -> bool:
@@ -143,12 +168,12 @@ class EmbeddedKafka:
     ) -> None:
         self.stop()
 
-    def _start(self, timeout: float, detached: bool, progress: Progress) -> None:
-        down = [node for node in self._nodes if not self._started(node)]
+    def _launch(self, detached: bool, progress: Progress) -> list[Node]:
+        """Start what is down, and give it back. A node of a cluster that another process had
+        started may run; of a single one it may not."""
         with ExitStack() as locks:
-            for node in down:
-                node.log.parent.mkdir(parents=True, exist_ok=True)
-            held = {node: self._lock(node, locks) for node in down}
+            held = self._lock_those_down(locks)
+            down = list(held)
             cluster = Cluster.open(self.directory, self._port, len(self._nodes))
             for node in down:
                 require_free(node.port)
@@ -163,16 +188,11 @@ class EmbeddedKafka:
             try:
                 for node, lock in held.items():
                     self._processes[node.id] = self._spawn(node, lock, detached)
-                locks.close()  # the JVMs have them now
-                await_answers(
-                    {node: self._processes[node.id] for node in down}, len(self._nodes), timeout
-                )
             except BaseException:
                 locks.close()
                 self._end(down, signal.SIGKILL, timeout=10.0)
                 raise
-        if down and not detached and not self._jvm.records:
-            self._trainer.start()
+        return down  # the JVMs have the locks now
 
     def _spawn(self, node: Node, lock: int, detached: bool) -> subprocess.Popen[bytes]:
         grace = 0 if self._jvm.records else _OWNER_GONE_GRACE
@@ -193,6 +213,12 @@ class EmbeddedKafka:
             if process.stdin is not None:
                 process.stdin.close()
 
+    def _code(self, node: Node) -> int | None:
+        process = self._processes.get(node.id)
+        if process is not None:
+            return exit_code(process)
+        return None if is_held(node.lock) else 0
+
     def _started(self, node: Node) -> bool:
         process = self._processes.get(node.id)
         return process is not None and process.poll() is None
@@ -202,13 +228,44 @@ class EmbeddedKafka:
         with other ports."""
         return recorded_nodes(self.directory) or self._nodes
 
+    def _lock_those_down(self, locks: ExitStack) -> dict[Node, int]:
+        """The nodes that do not run, each with the descriptor of its lock."""
+        ours_run = [node for node in self._nodes if self._started(node)]
+        others = [node for node in self._nodes if node not in ours_run]
+        for node in others:
+            node.log.parent.mkdir(parents=True, exist_ok=True)
+        found = {node: self._acquire(node, locks) for node in others}
+        held = {node: lock for node, lock in found.items() if lock is not None}
+        if others and not held:
+            raise self._runs_already(others[0])
+        return held
+
     def _lock(self, node: Node, locks: ExitStack) -> int:
+        descriptor = self._acquire(node, locks)
+        if descriptor is None:
+            raise self._runs_already(node)
+        return descriptor
+
+    def _acquire(self, node: Node, locks: ExitStack) -> int | None:
         # Half a second, since a JVM that was just killed may still be on its way out.
         descriptor = acquire(node.lock, wait=0.5)
-        if descriptor is None:
-            raise BrokerError(
-                f"Kafka already runs in {self.directory} (pid {node.pid()}): use that one, stop"
-                " it first, or choose another directory"
-            )
-        locks.callback(os.close, descriptor)
+        if descriptor is not None:
+            locks.callback(os.close, descriptor)
         return descriptor
+
+    def _runs_already(self, node: Node) -> BrokerError:
+        return BrokerError(
+            f"Kafka already runs in {self.directory} (pid {node.pid()}): use that one, stop"
+            " it first, or choose another directory"
+        )
+
+
+@contextmanager
+def _told_by_broker_error(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BrokerError(
+            f"cannot use {error.filename or directory} ({error.strerror or error}):"
+            " make it writable, free some space, or choose another directory"
+        ) from error

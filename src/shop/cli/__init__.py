@@ -8,6 +8,7 @@ import typer
 
 from shop.cli import (
     broker,
+    deadletters,
     demo,
     groups,
     orders,
@@ -17,8 +18,10 @@ from shop.cli import (
     settings,
     stream,
     topics,
+    torture,
     up,
     users,
+    verify,
 )
 from shop.cli.context import Invocation
 from shop.cli.errors import report
@@ -37,6 +40,8 @@ app = typer.Typer(
 _ALL, _PARTS, _USE, _KAFKA = "The whole shop", "One process of it", "Using it", "Kafka"
 app.command(rich_help_panel=_ALL)(demo.demo)
 app.command(rich_help_panel=_ALL)(up.up)
+app.command(rich_help_panel=_ALL)(verify.verify)
+app.command(rich_help_panel=_ALL)(torture.torture)
 app.command(rich_help_panel=_PARTS)(processes.serve)
 app.command(rich_help_panel=_PARTS)(processes.listen)
 app.command(rich_help_panel=_PARTS)(stream.stream)
@@ -45,6 +50,7 @@ app.add_typer(users.app, name="users", rich_help_panel=_USE)
 app.add_typer(reports.app, name="reports", rich_help_panel=_USE)
 app.add_typer(pix.app, name="pix", rich_help_panel=_USE)
 app.command(name="settings", rich_help_panel=_USE)(settings.settings)
+app.add_typer(deadletters.app, name="deadletters", rich_help_panel=_USE)
 app.add_typer(topics.app, name="topics", rich_help_panel=_KAFKA)
 app.add_typer(groups.app, name="groups", rich_help_panel=_KAFKA)
 app.add_typer(broker.app, name="broker", rich_help_panel=_KAFKA)

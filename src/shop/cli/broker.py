@@ -18,19 +18,25 @@ def start(
         int | None, typer.Option(min=1, max=9, help="How many; 3 make a cluster.")
     ] = None,
 ) -> None:
-    """Start Kafka and leave it running; `shop up` and all others then use it."""
+    """Start Kafka and leave it running; `shop up` and all others then use it.
+
+    Of a cluster of which some nodes run, it starts the others."""
     from shop.broker import EmbeddedKafka, terminal_progress
 
     settings = settings_of(context)
     kafka = embedded_kafka(settings)
     if kafka.running:
-        say(f"Kafka already runs at {kafka.bootstrap_servers}")
-        return
-    kafka = EmbeddedKafka(
-        settings.data_dir / "kafka",
-        port=settings.broker.port,
-        nodes=nodes or settings.broker.nodes,
-    )
+        if nodes not in (None, kafka.nodes):
+            raise CommandFailed(f"Kafka runs with {kafka.nodes} node(s), not {nodes}")
+        if not kafka.ended():
+            say(f"Kafka already runs at {kafka.bootstrap_servers}")
+            return
+    else:
+        kafka = EmbeddedKafka(
+            settings.data_dir / "kafka",
+            port=settings.broker.port,
+            nodes=nodes or settings.broker.nodes,
+        )
     with terminal_progress() as progress:
         kafka.start(detached=True, progress=progress)
     typer.echo(kafka.bootstrap_servers)

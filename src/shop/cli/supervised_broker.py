@@ -6,11 +6,11 @@ _ANSWER_S = 10.0  # for a broker that runs already
 
 
 class Broker:
-    """The embedded Kafka as a Member. One that runs already is used, and left running."""
-
-    name = "kafka"
+    """The embedded Kafka as a Member. One that runs already is used, and left running. Of a
+    cluster, each node that ends is started again by itself, the others going on."""
 
     def __init__(self, kafka: EmbeddedKafka) -> None:
+        self.name = "kafka"  # of a cluster: with the node that ended last
         self.ready = False
         self._kafka = kafka
         self._ours = False
@@ -18,31 +18,38 @@ class Broker:
         self._failure: BrokerError | None = None
 
     def start(self) -> None:
-        first, self._started_before = not self._started_before, True
+        again, self._started_before = self._started_before, True
         self.ready = False
         self._failure = None
         try:
-            if self._ours:
+            if again:
                 self._start_again()
-            elif not self._runs_already():
-                with terminal_progress() as progress:
-                    self._kafka.start(progress=progress)
-                self._ours = True
-            self.ready = True
+            else:
+                if not self._runs_already():
+                    with terminal_progress() as progress:
+                        self._kafka.start(progress=progress)
+                    self._ours = True
+                self.ready = True
         except BrokerError as error:
-            if first:
+            if not again:
                 raise
             self._failure = error
 
     def poll(self) -> int | None:
         if self._failure is not None:
             return 1
-        if self._ours:
-            return self._kafka.poll()
-        return None if self._kafka.running else 0
+        ended = self._kafka.ended()
+        if ended:
+            node, code = next(iter(ended.items()))
+            if self._kafka.nodes > 1:
+                self.name = f"kafka node {node}"
+            return code
+        if not self.ready:
+            self.ready = self._kafka.status().answers
+        return None
 
     def last_words(self) -> str:
-        return str(self._failure or f"see {self._kafka.directory}/node-1/logs/kafka.log")
+        return str(self._failure or f"see {self._kafka.directory}/node-*/logs/kafka.log")
 
     def stop(self, timeout: float) -> None:
         if self._ours:
@@ -64,8 +71,10 @@ class Broker:
         return False
 
     def _start_again(self) -> None:
-        try:
-            self._kafka.start()
-        except BrokerError:  # something of the last one is left
-            self._kafka.stop()
-            self._kafka.start()
+        """At once, without waiting for it to answer: meanwhile another node may end."""
+        if not self._kafka.running:
+            self._ours = True  # whosever it was
+        if self._ours:
+            for node in self._kafka.ended():
+                self._kafka.kill(node)  # something of it may be left
+        self._kafka.start_again(detached=not self._ours)

@@ -243,7 +243,7 @@ def opened(message: Message[Unwrapped]) -> Letter:
         exception=_text(told, SPRING + "exception-fqcn"),
         message=_text(told, SPRING + "exception-message"),
         stacktrace=_text(told, SPRING + "exception-stacktrace"),
-        attempts=int(attempts) if attempts and attempts.isdigit() else None,
+        attempts=int(attempts) if attempts and attempts.isdigit() and len(attempts) < 10 else None,
     )
 
 

@@ -63,7 +63,7 @@ def group_names(connection: Connection, timeout: float = 8.0, *, stable: bool = 
         lambda: admin.list_consumer_groups(request_timeout=timeout, states=states), timeout
     )
     if found.errors:
-        raise KafkaError(f"groups cannot be listed: {found.errors[0].args[0].str()}")
+        raise KafkaError(f"groups cannot be listed: {found.errors[0].str()}")
     return sorted(group.group_id for group in found.valid)
 
 
@@ -124,7 +124,7 @@ def _result(ask: "Callable[[], Future[T]]", timeout: float) -> T:
     while True:
         try:
             answer = ask().result(timeout)
-            errors = _partition_errors(answer)
+            errors = [*_partition_errors(answer), *getattr(answer, "errors", ())]
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                 raise KafkaError(f"Kafka's groups: {error.args[0].str()}") from None

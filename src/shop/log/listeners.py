@@ -7,9 +7,9 @@ from shop.kafka.listener import every_record, listener
 from shop.kafka.topic import TopicPattern
 from shop.kafka.wire import Message
 from shop.log.content import LONGEST, Content, ContentCodec, storable
-from shop.log.line import shortened, whole
 from shop.log.model import AuditRecord
 from shop.log.way import origin_of
+from shop.printable import shortened, whole
 
 log = logging.getLogger(__name__)
 

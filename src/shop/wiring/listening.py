@@ -57,7 +57,8 @@ def listener_container(
         group,
         endpoints,
         store=store,
-        dead_letters=DeadLetters(DEADLETTER.name),
+        # Those of its own would be read by it again: it stops in front of what it cannot keep.
+        dead_letters=DeadLetters(None if group == "deadletter" else DEADLETTER.name),
         concurrency=overrides.concurrency,
         max_poll_records=overrides.max_poll_records or kafka.max_poll_records,
         auto_offset_reset=kafka.auto_offset_reset,

@@ -30,6 +30,7 @@ from shop.settings import Settings
 from shop.users.api import users_api
 from shop.users.fan_out import FanOuts
 from shop.users.reading import UserReader
+from shop.wiring.letters import letters_api
 
 
 def http_server(
@@ -47,6 +48,7 @@ def http_server(
         reports_api(RunDesk(reports), RunReader(reports, FanOuts(users)), report_files),
         users_api(UserReader(users)),
         timelines_api(databases.of("log"), _accepted_at(order_reader)),
+        letters_api(settings, databases),
         health_api(_checks(settings, databases, relay_template)),
         admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
     )

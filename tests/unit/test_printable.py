@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shop.log.line import shortened, whole
+from shop.printable import shortened, whole
 
 _atoms = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~-.", min_size=2, max_size=64)
 

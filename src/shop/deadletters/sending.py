@@ -1,0 +1,157 @@
+"""Sending what is queued for a redrive, in the order in which it failed."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, exists, func, select, update
+
+from shop.db.database import Database
+from shop.db.steward import Steward
+from shop.db.store import write_outbox
+from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, State, What
+from shop.kafka.dead_letter import Letter, redriven
+from shop.kafka.template import OutboundRecord
+
+CHUNK = 200  # letters in one transaction
+CHUNK_BYTES = 8_000_000
+TICK_S = 0.05  # how often a redrive with a rate looks whether one is due
+SWEEP_S = 1.0
+
+_letters: Any = LetterRow.__table__
+_events: Any = LetterEventRow.__table__
+_redrives: Any = RedriveRow.__table__
+_headers: Any = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
+
+_RUNNING = (
+    select(_redrives)
+    .where(_redrives.c.finished_at.is_(None))
+    .order_by(_redrives.c.asked_at, _redrives.c.id)
+)
+_IN_ORDER = (_letters.c.topic, _letters.c.partition, _letters.c.offset, _letters.c.id)
+_SIZE = func.coalesce(func.length(_letters.c.value), 0)
+
+
+class RedriveSender:
+    """The work of a Steward. A letter becomes redriven in the transaction that leaves its record
+    in the outbox, so whatever dies, each is sent under its event id and none is left out."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._paces: dict[str, Pace] = {}
+
+    def step(self, stopping: threading.Event) -> bool:
+        """Send what is due of every redrive; whether there is more to do."""
+        with self._database.read() as connection:
+            running = connection.execute(_RUNNING).all()
+        self._paces = {
+            row.id: self._paces.get(row.id) or Pace(row.rate)
+            for row in running
+            if row.rate is not None
+        }
+        sent = sum(self._send(redrive) for redrive in running)
+        if running and not sent:
+            stopping.wait(TICK_S)
+        return bool(running)
+
+    def _send(self, redrive: Any) -> int:
+        """How many letters were sent."""
+        pace = self._paces.get(redrive.id)
+        most = CHUNK if pace is None else min(CHUNK, pace.due())
+        if not most:
+            return 0
+        ids = self._next(redrive.id, most)
+        with self._database.write() as connection:
+            count = _send(connection, redrive, ids) if ids else 0
+            _finish(connection, redrive.id)
+        if pace is not None:
+            pace.took(count)
+        return count
+
+    def _next(self, redrive_id: str, most: int) -> Sequence[str]:
+        query = select(_letters.c.id, _SIZE).where(_queued_for(redrive_id)).order_by(*_IN_ORDER)
+        ids: list[str] = []
+        size = 0
+        with self._database.read() as connection:
+            for id_, length in connection.execute(query.limit(most)):
+                if ids and size + length > CHUNK_BYTES:
+                    break
+                ids.append(id_)
+                size += length
+        return ids
+
+
+class Pace:
+    """So many a second: evenly, without making up for what was missed."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._due = 1.0
+        self._at = time.monotonic()
+
+    def due(self) -> int:
+        """How many may go now."""
+        now = time.monotonic()
+        at_once = max(1.0, self._rate * 2 * TICK_S)
+        self._due = min(self._due + (now - self._at) * self._rate, at_once)
+        self._at = now
+        return int(self._due)
+
+    def took(self, count: int) -> None:
+        self._due -= count
+
+
+def _send(connection: Connection, redrive: Any, ids: Sequence[str]) -> int:
+    """How many of them are still to be sent, and are now."""
+    query = select(_letters).where(_queued_for(redrive.id), _letters.c.id.in_(ids))
+    letters = connection.execute(query.order_by(*_IN_ORDER).with_for_update()).all()
+    if not letters:  # discarded just now
+        return 0
+    write_outbox(connection, [_record(letter, redrive.target) for letter in letters])
+    sent = _letters.c.id.in_([letter.id for letter in letters])
+    connection.execute(update(_letters).where(sent).values(state=State.REDRIVEN.value))
+    now = _now()
+    connection.execute(
+        _events.insert(),
+        [
+            {
+                "letter": letter.id,
+                "at": now,
+                "what": What.REDRIVEN.value,
+                "by": redrive.by,
+                "detail": f"to {letter.consumer_group or 'all groups'} "
+                f"on {letter.topic or redrive.target}",
+                "redrive": redrive.id,
+            }
+            for letter in letters
+        ],
+    )
+    return len(letters)
+
+
+def _finish(connection: Connection, redrive_id: str) -> None:
+    """If nothing is left of it."""
+    left = exists().where(_queued_for(redrive_id))
+    ended = update(_redrives).where(_redrives.c.id == redrive_id, ~left)
+    connection.execute(ended.values(finished_at=_now()))
+
+
+def _record(row: Any, target: str) -> OutboundRecord:
+    """Only where a target is given are letters without a topic chosen."""
+    letter = Letter(row.id, row.value, row.key, _headers.decode(row.headers))
+    return redriven(letter, row.topic or target, row.consumer_group)
+
+
+def _queued_for(redrive_id: str) -> Any:
+    return (_letters.c.redrive == redrive_id) & (_letters.c.state == State.QUEUED)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def redrive_steward(database: Database) -> Steward:
+    """Runs where redrives are asked for, in one process."""
+    return Steward(database, "redrive", RedriveSender(database).step, every_s=SWEEP_S)
