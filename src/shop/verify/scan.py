@@ -85,7 +85,8 @@ class Scan:
     def topic(self, topic: str, judges: Iterable[Group]) -> None:
         """`judges`: the groups that have receipts for its records."""
         judges = list(judges)
-        readers = [group for group in self._groups if group.reads(topic)]
+        # Not the log, which reads anything, also what is no event of its topic.
+        readers = [one for one in self._groups if one.reads(topic) and one.gives_receipts]
         with closing(TopicReader(self._connection, topic)) as reader:
             begin = reader.beginning
             starts = begin if self._since is None else reader.at_time(self._since)
