@@ -4,13 +4,14 @@ BIN := .venv/bin
 # Two workers share one Kafka; a file's tests stay together, and the long ones come first.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test check torture bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    everything on this machine: Kafka, the API, the services, 10 orders followed to the end"
 	@echo "make test    all tests, on a real Apache Kafka"
 	@echo "make check   lint, types, import rules"
+	@echo "make torture a minute of orders while processes are killed at random, then an audit"
 	@echo "make bench   measurements, each as a ratio within its own run"
 	@echo "make setup   only .venv, with the 'shop' command in it"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
@@ -36,6 +37,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+torture: setup
+	@$(BIN)/shop torture
 
 bench: setup
 	$(BIN)/python -m bench

@@ -7,11 +7,13 @@ from shop.db.relay import Relay
 from shop.deadletters.listeners import DeadLetterKeeper
 from shop.email.listeners import Email, EmailNewOrder
 from shop.fraud.listeners import FraudDetector
+from shop.kafka.dead_letter import DeadLetters
 from shop.log.listeners import AuditLog
 from shop.orders.listeners import OrderStatus
 from shop.pix.listeners import PixValidator
 from shop.reports.listeners import CustomerOrders, Reports
 from shop.settings import Settings
+from shop.topics import DEADLETTER
 from shop.users.listeners import Batch, Users
 from shop.wiring import clients, letters, listening, serving
 from shop.wiring.connection import connection
@@ -62,4 +64,5 @@ class Shop(containers.DeclarativeContainer):
         connection=connection,
         databases=databases,
         registry=registry,
+        dead_letters=providers.Singleton(DeadLetters, DEADLETTER.name),
     )

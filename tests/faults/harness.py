@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from shop.broker import EmbeddedKafka, free_port
 from shop.child import READY_FD
@@ -24,6 +24,7 @@ from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
 from shop.kafka.wire import EVENT_ID
 from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
+from tests.reading import read_all
 from tests.waiting import eventually
 
 PATIENCE_S = 120.0
@@ -37,19 +38,22 @@ GROUPS = [
 
 @dataclass
 class Faulty:
-    """A broker, `shop serve` and any number of `shop listen`, on a data folder of their own."""
+    """A broker or a cluster, `shop serve` and any number of `shop listen`, on a data folder of
+    their own."""
 
     data: Path
     seed: int
+    nodes: int = 1
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)  # order id -> e-mail
 
     def __post_init__(self) -> None:
         self.moments = random.Random(self.seed)  # of the kills
         self._orders = random.Random(self.seed + 1)  # drawn from by another thread
-        self.port = free_port()
         self.http = free_port()
-        self.broker = EmbeddedKafka(self.data / "kafka", port=self.port, fast=True)
+        self.broker = EmbeddedKafka(
+            self.data / "kafka", port=free_port(self.nodes), nodes=self.nodes, fast=True
+        )
         self.broker.start()
         self.kafka = Connection(self.broker.bootstrap_servers)
         create_topics(self.kafka, ALL)
@@ -267,26 +271,14 @@ class Faulty:
                 assert orders == expected, f"{topic}: decided in the order of publication"
 
     def _read(self, topic: Any) -> list[tuple[Any, str, str]]:
-        """(event, event id, correlation id) of every record, partition by partition in order."""
-        consumer = Consumer(
-            {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "audit",
-             "enable.auto.commit": False}
-        )  # fmt: skip
+        """(event, event id, correlation id) of every record, those of a partition in order."""
         result = []
-        for number in range(topic.partitions):
-            where = TopicPartition(topic.name, number, 0)
-            high = consumer.get_watermark_offsets(where, timeout=20)[1]
-            consumer.assign([where])
-            next_offset = 0
-            while next_offset < high:
-                for record in consumer.consume(1000, 0.5):
-                    assert record.error() is None, record.error()
-                    event, correlation_id = topic.codec.decode(record.value())
-                    headers = dict(record.headers() or [])
-                    event_id = headers.get(EVENT_ID, b"").decode() or str(correlation_id)
-                    result.append((event, event_id, str(correlation_id)))
-                    next_offset = record.offset() + 1
-        consumer.close()
+        for record in read_all(self.kafka, topic):
+            assert record.error() is None, record.error()
+            event, correlation_id = topic.codec.decode(record.value())
+            headers = dict(record.headers() or [])
+            event_id = headers.get(EVENT_ID, b"").decode() or str(correlation_id)
+            result.append((event, event_id, str(correlation_id)))
         return result
 
     def _rows(self, service: str, query: str) -> list[Any]:
@@ -319,10 +311,10 @@ READERS_OF_NEW_ORDER = [("fraud", "fraud"), ("email", "email-new-order"), ("user
 
 
 @contextmanager
-def faulty(data: Path) -> Iterator[Faulty]:
+def faulty(data: Path, nodes: int = 1) -> Iterator[Faulty]:
     seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
     print(f"FAULT_SEED={seed} repeats this choice of moments; data in {data}")
-    shop = Faulty(data, seed)
+    shop = Faulty(data, seed, nodes)
     try:
         yield shop
     finally:

@@ -12,6 +12,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from shop.broker import BrokerError, EmbeddedKafka, free_port
+from shop.cli.supervised_broker import Broker
+from shop.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
         yield broker
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
@@ -169,9 +171,11 @@ def test_a_broker_that_is_not_up_in_time_is_taken_down_again(tmp_path: Path) -> 
     assert not kafka.running
 
 
-def test_of_three_nodes_one_can_die_and_come_back(tmp_path: Path) -> None:
+def test_of_three_nodes_those_that_die_are_started_again_by_themselves(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path, port=free_port(3), nodes=3, fast=True)
-    kafka.start()
+    said: list[str] = []
+    supervisor = Supervisor([Broker(kafka)], said.append)
+    supervisor.start()
     try:
         create(kafka, "orders")
         topic = ConfigResource(ResourceType.TOPIC, "orders")
@@ -182,11 +186,34 @@ def test_of_three_nodes_one_can_die_and_come_back(tmp_path: Path) -> None:
         assert sorted(replicas) == [1, 2, 3]
 
         kafka.kill(node=2)
+        assert kafka.ended() == {2: 128 + signal.SIGKILL}
         assert [node.answers for node in kafka.status().nodes] == [True, False, True]
         produce(kafka, "orders", b"an order")
-        kafka.start()
-        assert kafka.status().answers
+        supervisor.check()
+        assert "kafka node 2 ended with exit code 137 (SIGKILL)" in said[0]
+        until(lambda: supervisor.check() or not kafka.ended())
+        kafka.kill(node=3)  # while the other one is just starting
+        until(lambda: supervisor.check() or (not supervisor.starting and kafka.status().answers))
+        assert "kafka node 3" in said[1]
         assert first_record(kafka, "orders") == b"an order"
     finally:
-        kafka.stop()
+        supervisor.stop()
     assert not kafka.running
+
+
+def test_of_a_detached_cluster_what_has_died_is_started_again_and_left_running(
+    tmp_path: Path,
+) -> None:
+    port = free_port(3)
+    start = f"EmbeddedKafka(Path(sys.argv[1]), port={port}, nodes=3, fast=True)"
+    said_by(f"{start}.start(detached=True)", tmp_path)
+    kafka = EmbeddedKafka(tmp_path, port=port, nodes=3, fast=True)
+    supervisor = Supervisor([Broker(kafka)], print)
+    try:
+        supervisor.start()
+        kafka.kill(node=1)
+        until(lambda: supervisor.check() or (not kafka.ended() and kafka.status().answers))
+        supervisor.stop()
+        assert len(kafka.pids()) == 3
+    finally:
+        kafka.kill()

@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GAP_S = (0.5, 5.0)  # between faults, where nobody says how many
+# Between faults, where nobody says how many: one upon the other, or after work has begun again.
+GAPS_S = ((0.2, 2.0), (4.0, 12.0))
 FROZEN_S = (1.0, 8.0)  # also beyond a group session of 6 s, so that a zombie wakes up
 FROZEN_SHARE = 0.25
 
@@ -40,8 +41,7 @@ def _moments(draw: random.Random, seconds: float, count: int | None) -> list[flo
     if count is not None:
         return sorted(draw.uniform(0, seconds) for _ in range(count))
     found: list[float] = []
-    moment = draw.uniform(*GAP_S)
-    while moment < seconds:
+    moment = 0.0
+    while (moment := moment + draw.uniform(*draw.choice(GAPS_S))) < seconds:
         found.append(moment)
-        moment += draw.uniform(*GAP_S)
     return found

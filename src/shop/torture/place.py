@@ -15,7 +15,6 @@ from shop.settings import PREFIX, Broker, Database, Http, Settings, Smtp, enviro
 from shop.topics import ALL
 from shop.wiring.connection import connection
 
-LISTENERS = 2  # processes; each runs all groups
 _WAIT_S = "600"  # what processes allow brokers that are killed all the time
 _SESSION_MS = 6_000  # as soon as brokers allow, a dead process is noticed
 ALL_BROKERS = "all-of-kafka"
@@ -58,7 +57,9 @@ class Place:
         listen = ("listen", "--all", "--create-topics", "--wait", _WAIT_S)
         commands = {
             "api": ("serve", "--wait", _WAIT_S),
-            **{f"listeners-{number + 1}": listen for number in range(LISTENERS)},
+            # One that has its partitions back at once, as that of `shop up`; one that joins anew.
+            "listeners-1": (*listen, "--instance", "torture"),
+            "listeners-2": listen,
         }
         self.processes = [
             Child(

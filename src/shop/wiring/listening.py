@@ -18,7 +18,6 @@ from shop.reports.files import ReportFiles
 from shop.reports.listeners import Reports
 from shop.services import SERVICE_OF_GROUP
 from shop.settings import Listener, Settings
-from shop.topics import DEADLETTER
 from shop.users.fan_out import fan_out_steward
 
 D = TypeVar("D", Declaration, Retry, Backoff)
@@ -41,6 +40,7 @@ def listener_container(
     connection: Connection,
     databases: Databases,
     registry: ListenerRegistry,
+    dead_letters: DeadLetters,
     group: str,
     instance: str | None,
     on_failure: Callable[[str, BaseException], None],
@@ -58,7 +58,7 @@ def listener_container(
         endpoints,
         store=store,
         # Those of its own would be read by it again: it stops in front of what it cannot keep.
-        dead_letters=DeadLetters(None if group == "deadletter" else DEADLETTER.name),
+        dead_letters=DeadLetters() if group == "deadletter" else dead_letters,
         concurrency=overrides.concurrency,
         max_poll_records=overrides.max_poll_records or kafka.max_poll_records,
         auto_offset_reset=kafka.auto_offset_reset,
