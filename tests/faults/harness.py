@@ -23,7 +23,9 @@ from shop.email.maildir import mails
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
 from shop.kafka.wire import EVENT_ID
+from shop.settings import Kafka, Settings
 from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
+from shop.verify import audit as verify
 from tests.reading import read_all
 from tests.waiting import eventually
 
@@ -211,7 +213,8 @@ class Faulty:
     # --- the count --------------------------------------------------------------------------------
 
     def audit(self) -> None:
-        """By reading topics, databases and mail: nothing lost, nothing done twice."""
+        """By reading topics, databases and mail, and by `shop verify`: nothing lost, nothing done
+        twice."""
         orders = set(self.accepted)
         new = self._read(NEW_ORDER)
         by_order = Counter(event.order_id for event, _, _ in new)
@@ -248,6 +251,9 @@ class Faulty:
 
         for name in DATABASES:
             assert self._rows(name, "SELECT count(*) FROM outbox") == [(0,)], f"{name}: unpublished"
+        kafka = Kafka(bootstrap_servers=self.broker.bootstrap_servers)
+        report = verify(Settings(data_dir=self.data, kafka=kafka))
+        assert report.clean, report.findings
 
     def _audit_order_per_key(self, new: list[tuple[Any, str, str]]) -> None:
         """A customer's orders are published as they were accepted, and decided as published."""

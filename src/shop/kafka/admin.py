@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError as Code
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import ConfigResource, NewTopic
+from confluent_kafka import TopicCollection, TopicPartition
+from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic
 
+from shop.kafka.answers import answered, code_of
 from shop.kafka.connection import Connection
 from shop.kafka.errors import BrokerUnreachable, KafkaError, TopicMissing
 from shop.kafka.topic import Topic
@@ -45,7 +46,6 @@ def create_topics(
     """Create those that are missing; their names. Replication 3 and min.insync.replicas 2 where
     there are three brokers or more, else 1 and 1. An existing topic is left as it is; one with
     fewer partitions than declared raises KafkaError."""
-    admin = connection.admin()
     metadata = connection.metadata(timeout)
     missing = [topic for topic in topics if topic.name not in metadata.topics]
     for topic in topics:
@@ -57,34 +57,43 @@ def create_topics(
                 f"topic {topic.name} has {have} partitions, not {topic.partitions}: adding some "
                 "moves keys to other partitions and breaks their order, so that is yours to decide"
             )
-    replication, in_sync = (3, 2) if len(metadata.brokers) >= 3 else (1, 1)
-    futures = (
-        admin.create_topics(
-            [
-                NewTopic(
-                    topic.name,
-                    num_partitions=topic.partitions,
-                    replication_factor=replication,
-                    config={"min.insync.replicas": str(in_sync), **topic.config},
-                )
-                for topic in missing
-            ],
-            operation_timeout=timeout,
-        )
-        if missing
-        else {}
-    )
-    for name, future in futures.items():
-        try:
-            future.result(timeout)
-        except KafkaException as error:
-            if error.args[0].code() != Code.TOPIC_ALREADY_EXISTS:  # another process was faster
-                raise KafkaError(
-                    f"topic {name} could not be created: {error.args[0].str()}"
-                ) from None
     if missing:
+        _create(connection, missing, metadata, timeout)
         require_topics(connection, [topic.name for topic in missing], timeout, grace=timeout)
     return [topic.name for topic in missing]
+
+
+def _create(
+    connection: Connection, topics: Sequence[Topic[Any]], metadata: ClusterMetadata, timeout: float
+) -> None:
+    """A cluster that starts shows some of its brokers first, so those named count too; until they
+    are there, it refuses that many replicas."""
+    brokers = max(len(metadata.brokers), len(connection.bootstrap_servers.split(",")))
+    replication, in_sync = (3, 2) if brokers >= 3 else (1, 1)
+    wanted = {
+        topic.name: NewTopic(
+            topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=replication,
+            config={"min.insync.replicas": str(in_sync), **topic.config},
+        )
+        for topic in topics
+    }
+    admin = connection.admin()
+    deadline = time.monotonic() + timeout
+    while wanted:
+        for name, future in admin.create_topics(list(wanted.values())).items():
+            try:
+                answered(future, timeout, f"topic {name} could not be created")
+            except KafkaError as error:
+                code = code_of(error)
+                if code == Code.INVALID_REPLICATION_FACTOR and time.monotonic() < deadline:
+                    continue
+                if code != Code.TOPIC_ALREADY_EXISTS:  # another process was faster
+                    raise
+            del wanted[name]
+        if wanted:
+            time.sleep(HEARD_S)
 
 
 def require_topics(
@@ -114,23 +123,26 @@ def topic_ids(connection: Connection, names: Sequence[str], timeout: float = 8.0
         return {}
     admin = connection.admin()
     futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
-    try:
-        return {name: str(future.result(timeout).topic_id) for name, future in futures.items()}
-    except KafkaException as error:
-        raise BrokerUnreachable(f"topics cannot be described: {error.args[0].str()}") from None
+    what = "topics cannot be described"
+    return {
+        name: str(answered(future, timeout, what, BrokerUnreachable).topic_id)
+        for name, future in futures.items()
+    }
 
 
 def largest_record(connection: Connection, topic: str, timeout: float = 8.0) -> int | None:
-    """The max.message.bytes of a topic; None where it may not be looked at. Raises KafkaError."""
+    """The max.message.bytes of a topic; None where it may not be looked at. Raises
+    KafkaError."""
     admin = connection.admin()
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    future = admin.describe_configs([resource], request_timeout=timeout)[resource]
     try:
-        found = admin.describe_configs([resource], request_timeout=timeout)[resource]
-        return int(found.result(timeout)["max.message.bytes"].value)
-    except KafkaException as error:
-        if error.args[0].code() == Code.TOPIC_AUTHORIZATION_FAILED:
+        found = answered(future, timeout, f"topic {topic} cannot be described")
+    except KafkaError as error:
+        if code_of(error) == Code.TOPIC_AUTHORIZATION_FAILED:
             return None
-        raise KafkaError(f"topic {topic} cannot be described: {error.args[0].str()}") from None
+        raise
+    return int(found["max.message.bytes"].value)
 
 
 def describe_topics(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
+from shop.kafka.answers import answered
 from shop.kafka.connection import Connection
 from shop.kafka.errors import KafkaError
 from shop.kafka.store import Partition
@@ -50,6 +51,7 @@ def _offsets(
     isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> list[dict[Partition, int]]:
     admin = connection.admin()
+    what = "offsets cannot be read"
     answers = []
     try:
         admin.list_topics(timeout=timeout)  # without its leaders known, a client may take seconds
@@ -62,10 +64,12 @@ def _offsets(
             )
             answers.append(
                 {
-                    Partition(target.topic, target.partition): int(future.result(timeout).offset)
+                    Partition(target.topic, target.partition): int(
+                        answered(future, timeout, what).offset
+                    )
                     for target, future in futures.items()
                 }
             )
     except KafkaException as error:
-        raise KafkaError(f"offsets cannot be read: {error.args[0].str()}") from None
+        raise KafkaError(f"{what}: {error.args[0].str()}") from None
     return answers
