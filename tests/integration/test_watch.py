@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from shop.broker import free_port
 from shop.databases import Databases
 from shop.db.tables import position
 from shop.health import listeners_trouble
 from shop.kafka.acknowledgment import Acknowledgment
+from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import listener
 from shop.kafka.template import KafkaTemplate
@@ -124,4 +127,29 @@ def test_a_group_that_waits_for_its_next_attempt_is_not_stalled(
         template.send(topic, "k", "later")
     looks = [container.stalled(1.0)]
     eventually(lambda: looks.append(container.stalled(1.0)) or len(calls) >= 3)
+    assert set(looks) == {None}
+
+
+def test_a_log_that_ends_in_a_transaction_s_marker_is_read_to_its_end(
+    kafka: Connection, make_topic: Callable[..., Topic[str]],
+    listen: Callable[..., ListenerContainer], group: str,
+) -> None:  # fmt: skip
+    topic = make_topic(TEXT)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": group})
+    producer.init_transactions()
+    seen: list[str] = []
+
+    @listener(topic, group=group)
+    def on(text: str) -> None:
+        seen.append(text)
+
+    container = listen(on)
+    for number in range(4):
+        producer.begin_transaction()
+        producer.produce(topic.name, TEXT.encode(str(number), "Test(1)"))
+        producer.commit_transaction()
+        eventually(lambda at=number: len(seen) == at + 1)
+    looks: list[str | None] = []
+    began = time.monotonic()
+    eventually(lambda: looks.append(container.stalled(1.0)) or time.monotonic() - began > 4)
     assert set(looks) == {None}

@@ -96,6 +96,7 @@ class ListenerContainer:
                 "queued.min.messages": max(1000, 10 * max_poll_records),
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.queue.backoff.ms": 5,
+                "enable.partition.eof": True,  # a log may end in markers, which are no records
                 "session.timeout.ms": session_timeout_ms,
                 "heartbeat.interval.ms": min(1000, session_timeout_ms // 3),  # how soon it joins
                 "max.poll.interval.ms": max(max_poll_interval_ms, session_timeout_ms),
