@@ -163,6 +163,8 @@ class GroupConsumer:
         for number, part in enumerate(to_do):  # behind it waits its partition
             if not isinstance(part, _Failed):
                 to_do[number] = [r for r in part if r.partition != record.partition]
+            elif part.record.partition == record.partition:
+                to_do[number] = []
 
     def _bury(self, record: Record, failure: Failure) -> None:
         what = f"{_where(record)}: {_what(failure.error)}"

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from shop.kafka import tracing
 from shop.kafka.acknowledgment import Acknowledgment
-from shop.kafka.errors import KafkaError
+from shop.kafka.errors import KafkaError, WireError
 from shop.kafka.ids import derived_id
 from shop.kafka.listener import Endpoint, every_record
 from shop.kafka.store import Partition
-from shop.kafka.wire import Message, received_ids
+from shop.kafka.wire import Message, received_ids, redriven_to
 
 LONGEST_IDENTITY = 600  # characters; PostgreSQL's index entries end at 2,700 bytes
 
@@ -82,11 +82,16 @@ class Dispatcher:
         endpoint, codec = self._routes.get(topic) or self._route(topic)
         raw = record.raw
         headers = raw.headers() or []
-        event, correlation_id = codec.decode(raw.value())
+        try:
+            event, correlation_id = codec.decode(raw.value())
+        except WireError:
+            if self._is_for_others(endpoint, redriven_to(headers)):
+                return None
+            raise
         event_id, correlation_id, traceparent, redrive_to = received_ids(
             headers, correlation_id, topic, partition, record.offset
         )
-        if redrive_to not in (None, self.group) and not endpoint.declaration.observer:
+        if self._is_for_others(endpoint, redrive_to):
             return None
         key = raw.key()
         message = Message(
@@ -107,6 +112,9 @@ class Dispatcher:
         if len(identity) > LONGEST_IDENTITY or "\0" in identity:  # no database takes any text
             identity = derived_id("", identity)
         return Incoming(endpoint, message, identity, None if once is every_record else identity)
+
+    def _is_for_others(self, endpoint: Endpoint, redrive_to: str | None) -> bool:
+        return redrive_to not in (None, self.group) and not endpoint.declaration.observer
 
     def call(self, index: int, incoming: Incoming, work: Any) -> None:
         """Call the listener of the record at `index` of its batch. Raises RecordFailed with what

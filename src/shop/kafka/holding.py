@@ -6,7 +6,7 @@ from shop.kafka.dead_letter import DeadLetters, Failure, letter_id
 from shop.kafka.dispatch import Dispatcher, Incoming, Record
 from shop.kafka.errors import HeldBack
 from shop.kafka.ids import derived_id
-from shop.kafka.store import BatchTransaction, HeldKey
+from shop.kafka.store import BatchTransaction, HeldKey, Store
 
 
 class Holding:
@@ -14,9 +14,14 @@ class Holding:
     they are redriven each passes only in its turn, so that their order stays."""
 
     def __init__(
-        self, dispatcher: Dispatcher, transaction: BatchTransaction, dead_letters: DeadLetters
+        self,
+        dispatcher: Dispatcher,
+        store: Store,
+        transaction: BatchTransaction,
+        dead_letters: DeadLetters,
     ) -> None:
         self._dispatcher = dispatcher
+        self._store = store
         self._transaction = transaction
         self._dead_letters = dead_letters
 
@@ -27,7 +32,7 @@ class Holding:
         keys = [item and self._key(record) for record, item in zip(records, incoming, strict=True)]
         held = self._transaction.held({key for key in keys if key is not None})
         return [
-            item if key is None or self._passes(record, key, held.get(key, [])) else None
+            item if key is None or self._passes(record, key, held.get(key, []), item) else None
             for record, key, item in zip(records, keys, incoming, strict=True)
         ]
 
@@ -37,7 +42,9 @@ class Holding:
         if key is not None:
             self._transaction.hold(key, letter_id(record.raw, self._dispatcher.group))
 
-    def _passes(self, record: Record, key: HeldKey, letters: list[str]) -> bool:
+    def _passes(
+        self, record: Record, key: HeldKey, letters: list[str], item: Incoming | None
+    ) -> bool:
         if not letters:
             return True
         group = self._dispatcher.group
@@ -45,6 +52,8 @@ class Holding:
         if own == letters[0]:
             self._transaction.release(key, letters.pop(0))
             return True
+        if item is not None and item.receipt and self._store.seen(group, [item.receipt]):
+            return True  # a repeat of what was handled before: it changes nothing
         error = HeldBack(f"held back behind letter {letters[0]}, which has the same key")
         self._transaction.publish(self._dead_letters.letter(record.raw, Failure(group, error, 0)))
         self._transaction.hold(key, own)

@@ -91,7 +91,15 @@ class Availability:
         self._group = group
         self._lock = threading.Lock()
         self._since = 0.0
-        self.trouble: str | None = None
+        self._told_at = 0.0
+        self._trouble: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What is away. Nothing is, as far as this process knows, when nobody said so for longer
+        than the next try takes: who did has another record now, or none."""
+        told = time.monotonic() - self._told_at
+        return self._trouble if told < 2 * LONGEST_WAIT_S else None
 
     def away(self, error: Unavailable) -> float:
         """Seconds until the next try: as long as it has been away, within limits."""
@@ -100,15 +108,15 @@ class Availability:
             if self.trouble is None:
                 self._since = now
                 log.warning("group %s waits: %s", self._group, error)
-            self.trouble = str(error)
+            self._trouble, self._told_at = str(error), now
             return min(max(now - self._since, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 
     def back(self) -> None:
         with self._lock:
-            if self.trouble is not None:
+            if self._trouble is not None:
                 away = time.monotonic() - self._since
                 log.info("group %s goes on after %.0f s", self._group, away)
-                self.trouble = None
+                self._trouble = None
 
 
 class Waiting:
@@ -118,7 +126,9 @@ class Waiting:
         self._due: dict[Partition, float] = {}
 
     def add(self, partition: Partition, delay: float) -> None:
-        self._due[partition] = time.monotonic() + delay
+        """Until then, or longer where it waits longer already."""
+        due = time.monotonic() + delay
+        self._due[partition] = max(due, self._due.get(partition, due))
 
     def __contains__(self, partition: object) -> bool:
         return partition in self._due

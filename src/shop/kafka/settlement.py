@@ -74,7 +74,7 @@ class Transactional:
         positions.advance(moves)
 
     def _holding(self, transaction: BatchTransaction) -> Holding:
-        return Holding(self._dispatcher, transaction, self._dead_letters)
+        return Holding(self._dispatcher, self._store, transaction, self._dead_letters)
 
 
 class _Outside:

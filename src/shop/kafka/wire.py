@@ -139,6 +139,14 @@ class EnvelopeCodec(Generic[E]):
         return f"a {wire_type} that cannot be read: {error}"
 
 
+def redriven_to(headers: Headers) -> str | None:
+    """The group that a record is for where it is for one alone."""
+    for name, value in headers:
+        if name == REDRIVE_TO and value:
+            return value.decode("utf-8", "replace")
+    return None
+
+
 def received_ids(
     headers: Headers, correlation_id: str | None, topic: str, partition: int, offset: int
 ) -> tuple[str, str, str | None, str | None]:
