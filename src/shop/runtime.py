@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 DRAIN_S = 4.0  # for what is in hand when a process is asked to stop
 WATCH_S = 1.0
+ORPHANED = 5  # the exit code of a process that did not end in time after its owner
 
 
 def run_listeners(
@@ -172,7 +173,7 @@ def exit_when_owner_dies(stop: threading.Event) -> None:
             pass
         log.warning("the process that started this one is gone; stopping")
         stop.set()
-        hard_end = threading.Timer(GRACE_S, os._exit, args=(4,))
+        hard_end = threading.Timer(GRACE_S, os._exit, args=(ORPHANED,))
         hard_end.daemon = True
         hard_end.start()
 

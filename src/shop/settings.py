@@ -79,8 +79,17 @@ class Kafka(Section):
     max_poll_interval_ms: Annotated[int, Field(ge=10_000, le=86_400_000)] = 300_000
     # A group that has records to read and makes no progress for so long is restarted with its
     # process: a listener that never returns, a client that stands still.
-    stalled_after_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    stalled_after_s: Annotated[float, Field(ge=10, le=86_400)] = 300.0
     security: Security = Security()
+
+    @model_validator(mode="after")
+    def _a_batch_may_take_its_time(self) -> Self:
+        if self.stalled_after_s * 1000 < self.max_poll_interval_ms:
+            raise ValueError(
+                f"STALLED_AFTER_S={self.stalled_after_s:g} is to be raised: a batch may take "
+                f"MAX_POLL_INTERVAL_MS={self.max_poll_interval_ms}"
+            )
+        return self
 
 
 class Broker(Section):

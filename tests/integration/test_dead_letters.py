@@ -6,6 +6,7 @@ import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from shop.kafka.dead_letter import (
 from shop.kafka.errors import (
     ListenerDeclarationError,
     ListenerFailed,
+    StoreUnavailable,
     TopicMissing,
     Unavailable,
 )
@@ -219,7 +221,7 @@ def test_a_record_that_always_fails_is_tried_as_often_as_said_and_others_go_on(
     template.flush(10)
     calls: Counter[str] = Counter()
 
-    @listener(topic, group=group, concurrency=2)
+    @listener(topic, group=group)
     def on(text: str, work: Work, ack: Acknowledgment) -> None:
         calls[text] += 1
         if text.startswith("bad"):
@@ -339,6 +341,40 @@ def test_what_is_away_is_waited_for_without_counting_and_readiness_says_why(
     assert container.trouble == "the warehouse is away"
     away = False
     eventually(lambda: container.trouble is None)
+    assert read_all(kafka, letters_topic) == []
+
+
+def test_what_is_done_outside_is_not_done_again_while_the_database_is_away(
+    kafka: Connection, template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
+    letters_topic: Topic[Unwrapped], database: Database,
+) -> None:  # fmt: skip
+    topic = make_topic(TEXT)
+    calls: list[str] = []
+
+    class Faltering(DatabaseStore):
+        asked = 0
+
+        @contextmanager
+        def transaction(self, *arguments: Any) -> Any:
+            self.asked += 1
+            if self.asked <= 3:
+                raise StoreUnavailable("the database takes no writes")
+            with super().transaction(*arguments) as batch:
+                yield batch
+
+    store = Faltering(database)
+
+    @listener(topic, group=group, external=True, retry=Retry(attempts=1))
+    def on(text: str) -> None:
+        calls.append(text)
+        if text == "b" and calls.count("b") < 4:
+            raise StoreUnavailable("what it reads of the database is away")
+
+    listen(on, store=store, dead_letters=DeadLetters(letters_topic.name))
+    template.send(topic, "k", "a")
+    template.send(topic, "k", "b")
+    eventually(lambda: store.asked == 5)
+    assert calls == ["a", "b", "b", "b", "b"]
     assert read_all(kafka, letters_topic) == []
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from shop.db.database import Database, DataVersion
 from shop.db.election import Election
@@ -16,6 +17,7 @@ from shop.db.group_commit import GroupCommit
 from shop.db.schema import SchemaError, upgrade
 from shop.db.store import DatabaseStore
 from shop.db.tables import outbox, receipt
+from shop.kafka.dispatch import RecordFailed
 from shop.kafka.errors import StoreUnavailable
 from shop.kafka.store import Move, Partition
 
@@ -235,3 +237,17 @@ def test_a_request_that_was_given_up_before_its_turn_is_not_written(database: Da
 
     asyncio.run(give_up())
     assert written == ["first", "third"]
+
+
+def test_a_listeners_read_that_finds_the_database_away_is_not_its_records_fault(
+    database: Database,
+) -> None:
+    broken = sqlite3.OperationalError("disk I/O error")
+    broken.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    away = RecordFailed(0, OperationalError("SELECT 1", {}, broken))
+    wrong = RecordFailed(0, IntegrityError("SELECT 1", {}, sqlite3.IntegrityError("unique")))
+    store = DatabaseStore(database)
+    with pytest.raises(StoreUnavailable, match="disk I/O"), store.transaction("g", []):
+        raise away
+    with pytest.raises(RecordFailed), store.transaction("g", []):
+        raise wrong

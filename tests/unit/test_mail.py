@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shop.email.listeners import Email
 from shop.email.maildir import create
-from shop.email.mailer import Mailer, MailRefused, MailServerUnavailable
+from shop.email.mailer import MailDeferred, Mailer, MailRefused, MailServerUnavailable
 from shop.email.message import compose, message_id, subject
 from shop.email.server import MailOnDisk, MailServer, MailServerError, mails
 from shop.kafka.correlation import MAX_LENGTH
@@ -274,7 +274,7 @@ def test_a_mail_that_the_server_refuses_for_good_is_refused(
                               for command, reply in replies.items()})  # fmt: skip
     mailer = here.mailer(server.port)
     with pytest.raises(
-        MailRefused, match=f"refused the mail to ana@.*{next(iter(replies.values()))}"
+        MailRefused, match=f"refused the mail to a…@.*{next(iter(replies.values()))}"
     ):
         send(mailer)
     send(mailer, to="bia@example.com")
@@ -292,7 +292,7 @@ def test_a_mail_that_the_server_refuses_for_good_is_refused(
         ({"MAIL": "451 later"}, "451 later"),
         ({"MAIL": "550 who are you"}, "550 who are you"),
         ({"MAIL": HANG}, "timed out"),
-        ({"RCPT": "450 greylisted"}, "450 greylisted"),
+        ({"RCPT": "452 disk full"}, "452 disk full"),
         ({"RCPT": "530 log in first"}, "530 log in first"),
         ({"RCPT": CLOSE}, "closed"),
         ({"DATA": "421 shutting down"}, "421 shutting down"),
@@ -308,6 +308,15 @@ def test_a_server_in_trouble_is_unavailable_and_named_in_one_line(
     port = here.scripted(**replies).port
     with pytest.raises(MailServerUnavailable, match=rf"\Amail server 127.0.0.1:{port}: .*{why}"):
         send(here.mailer(port, timeout=0.15))
+
+
+@pytest.mark.parametrize("replies", [{"RCPT": "450 greylisted"}, {"end": "451 ask me later"}])
+def test_a_mail_that_is_put_off_is_not_the_servers_trouble(
+    here: Harness, replies: dict[str, str]
+) -> None:
+    mailer = here.mailer(here.scripted(**replies).port)
+    with pytest.raises(MailDeferred, match=r"put off the mail to a…@example\.com: 45"):
+        send(mailer)
 
 
 @pytest.mark.parametrize("farewell", [CLOSE, "421 idle for too long"])
@@ -541,9 +550,11 @@ def test_a_mail_is_sent_to_the_key_under_the_id_of_its_event(here: Harness) -> N
 
 
 def test_a_server_that_is_away_is_no_fault_of_the_mail_and_a_refusal_is(here: Harness) -> None:
-    server = here.scripted(RCPT=["450 later", "550 never"])
+    server = here.scripted(MAIL=["451 later", "250 ok"], RCPT=["450 full", "550 never"])
     email = Email(here.mailer(server.port))
     with pytest.raises(Unavailable, match=f"127.0.0.1:{server.port}"):
+        listen(email)
+    with pytest.raises(MailDeferred, match=r"put off the mail to a…@example.com: 450 full"):
         listen(email)
     with pytest.raises(PermanentFailure, match="no recipient"):
         listen(email, key=None)

@@ -212,11 +212,13 @@ def test_what_is_away_is_asked_again_ever_later_and_told_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     availability = Availability("email")
-    delays = [availability.away(Unavailable("no mail server")) for _ in range(3)]
+    one, other = PARTITIONS[:2]
+    delays = [availability.away(p, Unavailable("no mail server")) for p in (one, one, other)]
     assert delays == [SHORTEST_WAIT_S] * 3
-    assert availability.trouble == "no mail server"
-    availability.back()
-    availability.back()
+    availability.back([one])
+    assert availability.trouble == "no mail server", "the other one waits"
+    availability.back([other])
+    availability.back([one, other])
     assert availability.trouble is None
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 

@@ -58,6 +58,7 @@ class Database:
                 poolclass=QueuePool,
                 pool_size=16,
                 max_overflow=64,
+                hide_parameters=True,
                 connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
             )
             event.listen(engine, "connect", _prepare_sqlite)
@@ -86,14 +87,17 @@ class Database:
         when the database cannot do it now (locked, full, gone). Hold it only for database work:
         on SQLite all other writers wait."""
         with self._writer_turn(), _availability(self.shown), self.engine.connect() as connection:
-            if not durable:
-                _no_flush(connection)
+            sqlite = self.path is not None
+            if not durable and sqlite:
+                _set_synchronous(connection, "NORMAL")
             try:
                 with connection.begin():
+                    if not durable and not sqlite:
+                        connection.execute(text("SET LOCAL synchronous_commit = off"))
                     yield connection
             finally:
-                if not durable:
-                    _flush_again(connection)
+                if not durable and sqlite:
+                    _set_synchronous(connection, "FULL")
         for waiting in self._listeners:
             waiting.set()
 
@@ -191,16 +195,9 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _no_flush(connection: Connection) -> None:
-    sqlite = connection.dialect.name == "sqlite"
+def _set_synchronous(connection: Connection, value: str) -> None:
     raw: Any = connection.connection
-    raw.execute("PRAGMA synchronous = NORMAL" if sqlite else "SET synchronous_commit = off")
-
-
-def _flush_again(connection: Connection) -> None:
-    sqlite = connection.dialect.name == "sqlite"
-    raw: Any = connection.connection
-    raw.execute("PRAGMA synchronous = FULL" if sqlite else "RESET synchronous_commit")
+    raw.execute(f"PRAGMA synchronous = {value}")
 
 
 def _begin_immediate(connection: Connection) -> None:

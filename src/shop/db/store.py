@@ -8,12 +8,14 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, false, or_, select, text, update
+from sqlalchemy import Connection, delete, select, text, tuple_, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from shop.db.database import Database
+from shop.db.database import Database, is_unavailable
 from shop.db.tables import Base, held_key, outbox, position, receipt, topic_read
 from shop.kafka import correlation
+from shop.kafka.dispatch import RecordFailed
 from shop.kafka.errors import Fenced, PositionLost
 from shop.kafka.ids import derived_id
 from shop.kafka.starting import HOW_TO_CHOOSE
@@ -209,9 +211,11 @@ class _Batch:
         self.buffer.sends.append(record)
 
     def held(self, keys: Collection[HeldKey]) -> dict[HeldKey, list[str]]:
-        names = [and_(held_key.c.topic == topic, held_key.c.name == name) for topic, name in keys]
+        if not keys:
+            return {}
         query = select(held_key.c.topic, held_key.c.name, held_key.c.letter).where(
-            held_key.c.consumer_group == self.group, or_(false(), *names)
+            held_key.c.consumer_group == self.group,
+            tuple_(held_key.c.topic, held_key.c.name).in_([tuple(key) for key in keys]),
         )
         found: dict[HeldKey, list[str]] = {}
         for topic, name, letter in self._connection.execute(query.order_by(held_key.c.id)):
@@ -271,14 +275,14 @@ class DatabaseStore:
         self._database = database
 
     def positions(self, group: str, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        wanted = [
-            and_(position.c.topic == topic, position.c.partition == number)
-            for topic, number in partitions
-        ]
+        wanted = [tuple(partition) for partition in partitions]
         if not wanted:
             return {}
         query = select(position.c.topic, position.c.partition, position.c.next_offset)
-        query = query.where(position.c.consumer_group == group, or_(*wanted))
+        query = query.where(
+            position.c.consumer_group == group,
+            tuple_(position.c.topic, position.c.partition).in_(wanted),
+        )
         with self._database.read() as connection:
             return {Partition(t, p): offset for t, p, offset in connection.execute(query)}
 
@@ -310,7 +314,12 @@ class DatabaseStore:
         with self._database.write() as connection:
             batch = _Batch(self._database, connection, group)
             batch.move(moves)
-            yield batch
+            try:
+                yield batch
+            except RecordFailed as failed:
+                if isinstance(failed.error, DBAPIError) and is_unavailable(failed.error):
+                    raise failed.error from None  # of a listener's session; no record's fault
+                raise
             batch.finish()
 
     def seen(self, group: str, receipts: Sequence[str]) -> set[str]:

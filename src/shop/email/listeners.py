@@ -3,6 +3,7 @@ from shop.email.mailer import Mailer
 from shop.events import Order
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.listener import listener
+from shop.kafka.retry import Backoff, Retry
 from shop.kafka.wire import Message
 from shop.topics import NEW_ORDER, SEND_EMAIL, order_identity
 
@@ -27,7 +28,14 @@ class Email:
     def __init__(self, mailer: Mailer) -> None:
         self._mailer = mailer
 
-    @listener(SEND_EMAIL, group="email", concurrency=5, external=True)
+    # A mailbox that is full, or a server that wants to be asked again: about four minutes.
+    @listener(
+        SEND_EMAIL,
+        group="email",
+        concurrency=5,
+        external=True,
+        retry=Retry(attempts=10, backoff=Backoff(first=1.0, longest=60.0)),
+    )
     def send(self, message: Message[str]) -> None:
         self._mailer.send(
             recipient=message.key,

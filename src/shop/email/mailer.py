@@ -9,14 +9,20 @@ from typing import TypeAlias
 
 from shop.email.message import compose, is_address
 from shop.kafka.errors import PermanentFailure, Unavailable
+from shop.printable import shortened
 
 Answer: TypeAlias = tuple[int, bytes | str]
 
+_WHOLE_SERVER = (421, 452)  # RFC 5321: it closes, it has no room; the mail is not at fault
 _LOGIN_WANTED = (530, 534, 535, 538)  # RFC 4954: our login is at fault, not the mail
 
 
 class MailRefused(PermanentFailure):
     """This mail can never be sent; trying again cannot help."""
+
+
+class MailDeferred(Exception):
+    """The server takes this mail not now, and others: its mailbox is full, or it greylists."""
 
 
 class MailServerUnavailable(Unavailable):
@@ -59,13 +65,14 @@ class Mailer:
     def send(self, recipient: str | None, text: str, event_id: str, correlation_id: str) -> None:
         """Returns when the server has taken the mail.
 
-        Raises MailRefused or MailServerUnavailable. After the latter the server may have the mail
-        all the same: send it again, its Message-ID is always the same.
+        Raises MailRefused, MailDeferred or MailServerUnavailable. After the last one the server
+        may have the mail all the same: send it again, its Message-ID is always the same.
         """
         if recipient is None:
             raise MailRefused("the mail has no recipient: its record has no key")
         if not is_address(recipient):
-            raise MailRefused(f"{recipient[:254]!r} is not an e-mail address")
+            shown = shortened(recipient[:254].encode("utf-8", "backslashreplace"))
+            raise MailRefused(f"{shown} is not an e-mail address")
         data = compose(self._sender, recipient, text, event_id, correlation_id)
         try:
             self._transfer(recipient, data)
@@ -73,7 +80,7 @@ class Mailer:
             self._disconnect()
             where = f"{self._host}:{self._port}"
             raise MailServerUnavailable(f"mail server {where}: {_one_line(error)}") from None
-        except MailRefused:
+        except (MailRefused, MailDeferred):
             raise
         except BaseException:
             self._disconnect()  # an answer may be on its way that is not for the next mail
@@ -125,8 +132,8 @@ class Mailer:
         if not recipient.isascii():
             if not smtp.has_extn("smtputf8"):
                 raise MailRefused(
-                    f"the mail to {recipient!r} needs SMTPUTF8, which the mail server "
-                    f"{self._host}:{self._port} does not offer",
+                    f"the mail to {shortened(recipient.encode())} needs SMTPUTF8, which the mail "
+                    f"server {self._host}:{self._port} does not offer",
                 )
             options += ["SMTPUTF8", "BODY=8BITMIME"]
         return smtp.mail(self._sender, options)
@@ -164,12 +171,15 @@ class Mailer:
 
     def _refused(self, smtp: smtplib.SMTP, to: str, answer: Answer, permanent: bool = True) -> None:
         code, reply = answer
-        if not permanent or not 500 <= code <= 599 or code in _LOGIN_WANTED:
+        deferred = permanent and 400 <= code <= 499 and code not in _WHOLE_SERVER
+        refused = permanent and 500 <= code <= 599 and code not in _LOGIN_WANTED
+        if not (deferred or refused):
             raise smtplib.SMTPResponseException(code, reply)
         with suppress(OSError):
             smtp.rset()
-        where = f"mail server {self._host}:{self._port}"
-        raise MailRefused(f"{where} refused the mail to {to}: {_said(*answer)}")
+        kind, did = (MailDeferred, "put off") if deferred else (MailRefused, "refused")
+        where, whom = f"mail server {self._host}:{self._port}", shortened(to.encode())
+        raise kind(f"{where} {did} the mail to {whom}: {_said(*answer)}")
 
 
 def _one_line(error: Exception) -> str:

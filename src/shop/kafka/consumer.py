@@ -10,12 +10,14 @@ from shop.kafka.dead_letter import Failure
 from shop.kafka.dispatch import NotAcknowledged, Record, RecordFailed, Stopping, current_message
 from shop.kafka.errors import Fenced, ListenerFailed, StoreUnavailable, Unavailable
 from shop.kafka.intake import Intake
-from shop.kafka.progress import Progress
+from shop.kafka.progress import Progress, Standstill
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import Settlement
 from shop.kafka.store import Partition
 
 log = logging.getLogger(__name__)
+
+LONGEST_SAID = 1_000  # characters of an error, in a log line
 
 
 class _Failed(NamedTuple):
@@ -56,7 +58,8 @@ class GroupConsumer:
         self._availability = availability
         self._stopping = stopping
         self._dead_letter_topic = dead_letter_topic
-        self.progress = Progress()
+        self._progress = Progress()
+        self._away: set[Partition] = set()
 
     @property
     def assigned(self) -> threading.Event:
@@ -73,6 +76,12 @@ class GroupConsumer:
         if trouble := self._availability.trouble:
             return trouble
         return None if self.assigned.is_set() else "no partitions assigned yet"
+
+    def standstill(self, after: float) -> Standstill | None:
+        """Where it has made no progress for more than `after` seconds, and waits for nothing."""
+        if self._intake.store_trouble or self._intake.reachability.down:
+            return None
+        return self._progress.standstill(after)
 
     def stop(self) -> None:
         """Finish the record in hand, or the commit, and leave the group; `run` returns then."""
@@ -94,7 +103,9 @@ class GroupConsumer:
             self._handle(records)
             current_message.set(None)
         self._intake.commit()
-        self.progress.turned(self._intake.behind)
+        self._progress.turned(self._intake.behind)
+        if self._away:
+            self._no_longer_away(self._away - self._intake.positions.held.keys())
 
     def _handle(self, records: Sequence[Record]) -> None:
         to_do: _ToDo = deque([records])
@@ -123,8 +134,13 @@ class GroupConsumer:
             log.info("group %s: the database is back", self._group)
             self._intake.store_trouble = None
             self._attempts.store_is_back()
-        if self._availability.trouble:
-            self._availability.back()
+        if self._away:
+            self._no_longer_away(self._away & {record.partition for record in records})
+
+    def _no_longer_away(self, partitions: set[Partition]) -> None:
+        """What they waited for is there, or they are another consumer's now."""
+        self._availability.back(partitions)
+        self._away -= partitions
 
     def _split(
         self, records: Sequence[Record], error: Exception
@@ -147,10 +163,12 @@ class GroupConsumer:
     def _decide(self, record: Record, error: Exception, to_do: _ToDo) -> None:
         """When the record comes again; or make it a dead letter."""
         if isinstance(error, Unavailable):
-            delay = self._availability.away(error)
+            delay = self._availability.away(record.partition, error)
+            self._away.add(record.partition)
         elif isinstance(error, NotAcknowledged):
             delay = self._attempts.redelivery(error.delay)
         else:
+            self._no_longer_away(self._away & {record.partition})
             failures = self._attempts.failed(record.partition, record.offset)
             again = self._retry_of(record.partition.topic).delay_after(failures, error)
             if again is None:
@@ -218,4 +236,5 @@ def _where(record: Record) -> str:
 
 
 def _what(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= LONGEST_SAID else f"{text[:LONGEST_SAID]}…"

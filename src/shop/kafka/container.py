@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from confluent_kafka import IsolationLevel
+
 from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection, Reachability, client_name
 from shop.kafka.consumer import GroupConsumer
 from shop.kafka.dead_letter import DeadLetters
 from shop.kafka.dispatch import Dispatcher
+from shop.kafka.errors import KafkaError
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
+from shop.kafka.offsets import log_bounds
+from shop.kafka.progress import Standstill
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import External, Plain, Repeatable, Settlement, Transactional
@@ -24,6 +29,7 @@ log = logging.getLogger(__name__)
 # Records of an external listener in hand at once: each may take as long as a time-out, and all of
 # them must be done within max.poll.interval.ms, or another member does them too.
 EXTERNAL_MOST = 10
+ASK_S = 2.0  # for brokers to answer a question of the watch
 TOPICS_GRACE_S = 2.0  # for brokers to hear of topics that were just made
 
 
@@ -180,11 +186,24 @@ class ListenerContainer:
 
     def stalled(self, after: float) -> str | None:
         """Why a consumer of the group has made no progress for more than `after` seconds, although
-        there are records for it; None when all have. Waiting for what is away is no stall."""
+        there are records for it; None when all have. Waiting for what is away is no stall. Asks the
+        brokers where it looks like one."""
         for thread, consumer in zip(self._threads, self._consumers, strict=False):
-            if thread.is_alive() and (why := consumer.progress.stalled(after)):
-                return why
+            found = consumer.standstill(after) if thread.is_alive() else None
+            if found is not None and (found.partition is None or self._goes_on(found)):
+                return found.reason
         return None
+
+    def _goes_on(self, standstill: Standstill) -> bool:
+        """Whether the log does, as far as no open transaction holds it up."""
+        partition = standstill.partition
+        assert partition is not None
+        committed = IsolationLevel.READ_COMMITTED
+        try:
+            bounds = log_bounds(self._connection, [partition], ASK_S, isolation=committed)
+        except KafkaError:
+            return False
+        return bounds[partition].high > standstill.at
 
     def _recognise(self, topics: Collection[str], timeout: float = 2.0) -> None:
         if self._store is not None:

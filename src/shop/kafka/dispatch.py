@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from shop.kafka import tracing
 from shop.kafka.acknowledgment import Acknowledgment
-from shop.kafka.errors import KafkaError, WireError
+from shop.kafka.errors import Fenced, KafkaError, StoreUnavailable, WireError
 from shop.kafka.ids import derived_id
 from shop.kafka.listener import Endpoint, every_record
 from shop.kafka.store import Partition
@@ -118,9 +118,11 @@ class Dispatcher:
 
     def call(self, index: int, incoming: Incoming, work: Any) -> None:
         """Call the listener of the record at `index` of its batch. Raises RecordFailed with what
-        it raises, or with NotAcknowledged."""
+        it raises, or with NotAcknowledged; but not what says that the store is away."""
         try:
             self._call(incoming.endpoint, incoming.message, work)
+        except (Fenced, StoreUnavailable):
+            raise
         except Exception as error:
             raise RecordFailed(index, error) from error
 

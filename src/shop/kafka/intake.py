@@ -13,7 +13,7 @@ from shop.kafka.connection import Connection, Consumer, Reachability, silent
 from shop.kafka.dispatch import Record
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions, Reading
-from shop.kafka.progress import Lag
+from shop.kafka.progress import behind
 from shop.kafka.quix import QuixException
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Waiting
@@ -67,7 +67,6 @@ class Intake:
         self._waiting = Waiting()
         self._revoked: set[Partition] = set()
         self._reading = Reading()
-        self._lag = Lag()
         self._unplaced: set[Partition] = set()
         self._missing_due: float | None = None  # when to ask whether the topics are there
         self._committed: dict[Partition, int] = {}
@@ -184,7 +183,7 @@ class Intake:
         if code == Code._AUTO_OFFSET_RESET:
             self._unplaced.add(Partition(raw.topic(), raw.partition()))
         elif code == Code._PARTITION_EOF:
-            self._lag.end_reached(raw)
+            self._reading.ends[Partition(raw.topic(), raw.partition())] = raw.offset()
         elif code in _MISSING:
             if self._missing_due is None:  # it is said only once
                 self._missing_due = time.monotonic() + MISSING_TOPIC_GRACE_S
@@ -198,13 +197,13 @@ class Intake:
         else:
             log.debug("group %s: %s", self._group, error.str())
 
-    def behind(self) -> dict[Partition, int | None]:
+    def behind(self) -> dict[Partition, int]:
         """Where the partitions stand that have records to read, and nothing to wait for."""
         if self.reachability.down or self.store_trouble:
             return {}
         held = self.positions.held
         waits = {p for p in held if p in self._waiting or self.recognition.holds(p)}
-        return self._lag.behind(self._consumer, held, waits | self._unplaced)
+        return behind(self._consumer, held, self._reading.ends, waits | self._unplaced)
 
     def stored(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """The store's positions, None where it has none. Raises StoreUnavailable."""

@@ -82,7 +82,7 @@ def listener(
     and the listener may take a unit of work, which only takes notes for that transaction.
     `retry`: how often and when a record that fails is tried again; by default the group's.
     `hold_back`: once a record became a dead letter, later ones of its key become dead letters too,
-    in their order, until that one is handled or discarded. By default they go on.
+    in their order, until all of them are redriven or discarded. By default they go on.
     `observer`: it is called also for records that are redriven to another group.
     """
     if not sources:

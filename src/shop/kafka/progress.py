@@ -2,13 +2,21 @@
 
 import time
 from collections.abc import Callable, Container, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException, TopicPartition
 
 from shop.kafka.store import Partition
 
 LOOK_EVERY_S = 1.0
+
+
+class Standstill(NamedTuple):
+    """`at`: the offset that the partition should go on from; None: a batch in hand takes long."""
+
+    reason: str
+    partition: Partition | None = None
+    at: int = 0
 
 
 class Progress:
@@ -18,60 +26,50 @@ class Progress:
         self._clock = clock
         self._turned_at = clock()
         self._looked_at = -LOOK_EVERY_S
-        self._since: dict[Partition, tuple[int | None, float]] = {}
+        self._since: dict[Partition, tuple[int, float]] = {}
 
-    def turned(self, behind: Callable[[], Mapping[Partition, int | None]]) -> None:
-        """A turn of the loop ends. `behind` gives the positions of the partitions that have records
-        to read, and nothing to wait for; it is asked once a second at most."""
+    def turned(self, behind: Callable[[], Mapping[Partition, int]]) -> None:
+        """A turn of the loop ends. `behind` gives where the partitions stand that have records to
+        read, and nothing to wait for; it is asked once a second at most."""
         now = self._clock()
         self._turned_at = now
         if now < self._looked_at + LOOK_EVERY_S:
             return
         before = self._since
         self._since = {
-            partition: known
-            if (known := before.get(partition, (None, now)))[0] == position
-            else (position, now)
-            for partition, position in behind().items()
+            partition: known if (known := before.get(partition, (at, now)))[0] == at else (at, now)
+            for partition, at in behind().items()
         }
         self._looked_at = now
 
-    def stalled(self, after: float) -> str | None:
-        """Why this consumer has made no progress for more than `after` seconds; None if it has."""
+    def standstill(self, after: float) -> Standstill | None:
+        """Where this consumer has made no progress for more than `after` seconds."""
         now = self._clock()
         if now - self._turned_at > after:
-            return f"the batch in hand takes {now - self._turned_at:.0f} s"
-        for (topic, number), (position, since) in self._since.items():
+            return Standstill(f"the batch in hand takes {now - self._turned_at:.0f} s")
+        for partition, (at, since) in self._since.items():
             stood = self._looked_at - since
             if stood > after:
-                return f"{topic}[{number}] stands at {position} for {stood:.0f} s"
+                where = f"{partition.topic}[{partition.number}]"
+                return Standstill(f"{where} stands at {at} for {stood:.0f} s", partition, at)
         return None
 
 
-class Lag:
-    """Which partitions have records to read, as far as the client was told, without asking."""
-
-    def __init__(self) -> None:
-        self._ends: dict[Partition, int] = {}
-
-    def end_reached(self, event: Any) -> None:
-        """At librdkafka's _PARTITION_EOF: all that a log holds past the last record are markers of
-        transactions."""
-        self._ends[Partition(event.topic(), event.partition())] = event.offset()
-
-    def behind(
-        self,
-        consumer: Any,
-        held: Mapping[Partition, int | None],
-        without: Container[Partition],
-    ) -> dict[Partition, int | None]:
-        """Those of the partitions held whose logs go on past where they stand."""
-        return {
-            partition: position
-            for partition, position in held.items()
-            if partition not in without
-            and _end(consumer, partition) > max(position or 0, self._ends.get(partition, 0))
-        }
+def behind(
+    consumer: Any,
+    held: Mapping[Partition, int | None],
+    ends: Mapping[Partition, int],
+    without: Container[Partition],
+) -> dict[Partition, int]:
+    """Where the partitions stand whose logs go on past that, as far as the client was told. `ends`
+    are the offsets at which it saw a log end: all that is before them and past the last record are
+    markers of transactions. What follows may still be of a transaction that is open."""
+    found = {}
+    for partition, position in held.items():
+        at = max(position or 0, ends.get(partition, 0))
+        if partition not in without and _end(consumer, partition) > at:
+            found[partition] = at
+    return found
 
 
 def _end(consumer: Any, partition: Partition) -> int:

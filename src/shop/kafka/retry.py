@@ -85,38 +85,33 @@ LONGEST_WAIT_S = 10.0
 
 
 class Availability:
-    """Whether what a group's listeners need is there, as far as they told. Thread-safe."""
+    """Whether what a group's listeners need is there, as the partitions that wait for it told.
+    Thread-safe."""
 
     def __init__(self, group: str) -> None:
         self._group = group
         self._lock = threading.Lock()
-        self._since = 0.0
-        self._told_at = 0.0
-        self._trouble: str | None = None
+        self._since: dict[Partition, float] = {}
+        self.trouble: str | None = None
 
-    @property
-    def trouble(self) -> str | None:
-        """What is away. Nothing is, as far as this process knows, when nobody said so for longer
-        than the next try takes: who did has another record now, or none."""
-        told = time.monotonic() - self._told_at
-        return self._trouble if told < 2 * LONGEST_WAIT_S else None
-
-    def away(self, error: Unavailable) -> float:
-        """Seconds until the next try: as long as it has been away, within limits."""
+    def away(self, partition: Partition, error: Unavailable) -> float:
+        """Seconds until this partition's next try: as long as it has waited, within limits."""
         with self._lock:
             now = time.monotonic()
-            if self.trouble is None:
-                self._since = now
+            if not self._since:
                 log.warning("group %s waits: %s", self._group, error)
-            self._trouble, self._told_at = str(error), now
-            return min(max(now - self._since, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+            since = self._since.setdefault(partition, now)
+            self.trouble = str(error)
+            return min(max(now - since, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 
-    def back(self) -> None:
+    def back(self, partitions: Iterable[Partition]) -> None:
+        """Those got on, or went to another consumer."""
         with self._lock:
-            if self._trouble is not None:
-                away = time.monotonic() - self._since
+            began = [since for p in partitions if (since := self._since.pop(p, None)) is not None]
+            if began and not self._since:
+                away = time.monotonic() - min(began)
                 log.info("group %s goes on after %.0f s", self._group, away)
-                self._trouble = None
+                self.trouble = None
 
 
 class Waiting:

@@ -15,7 +15,7 @@ from shop.kafka.dispatch import Dispatcher, Incoming, Record, RecordFailed, Stop
 from shop.kafka.errors import WireError
 from shop.kafka.holding import Holding
 from shop.kafka.positions import Positions
-from shop.kafka.store import BatchTransaction, Store
+from shop.kafka.store import BatchTransaction, Partition, Store
 
 
 class Settlement(Protocol):
@@ -95,6 +95,11 @@ class _Outside:
 class External(_Outside):
     atomic = False
 
+    def __init__(self, dispatcher: Dispatcher, store: Store, dead_letters: DeadLetters) -> None:
+        super().__init__(dispatcher, store, dead_letters)
+        # What was done and is not settled yet: not done again for as long as the store is away.
+        self._done: dict[Partition, str] = {}
+
     def settle(
         self, records: Sequence[Record], positions: Positions, stopping: threading.Event
     ) -> None:
@@ -105,11 +110,15 @@ class External(_Outside):
             moves = positions.moves([(record.partition, record.offset)])
             incoming = [_decoded(self._dispatcher, index, record)]
             for item in incoming:
-                if item is not None and not _seen(self._store, group, incoming):
+                if item is None or self._done.get(record.partition) == item.identity:
+                    continue
+                if not _seen(self._store, group, incoming):
                     self._dispatcher.call(index, item, None)
+                    self._done[record.partition] = item.identity
             with self._store.transaction(group, moves) as transaction:
                 _claimed(transaction, incoming)
             positions.advance(moves)
+            self._done.pop(record.partition, None)
 
 
 class Repeatable(_Outside):

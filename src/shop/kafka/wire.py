@@ -135,7 +135,7 @@ class EnvelopeCodec(Generic[E]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return f"not an envelope: {error}"
         if wire_type not in self._types:
-            return f"type {wire_type!r} is not one of {', '.join(sorted(self._types))}"
+            return f"type {wire_type[:100]!r} is not one of {', '.join(sorted(self._types))}"
         return f"a {wire_type} that cannot be read: {error}"
 
 

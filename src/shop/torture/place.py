@@ -11,7 +11,7 @@ from shop.kafka.admin import create_topics, describe_topics, require_topics
 from shop.kafka.connection import Connection
 from shop.kafka.groups import describe_groups
 from shop.services import SERVICE_OF_GROUP
-from shop.settings import PREFIX, Broker, Database, Http, Settings, Smtp, environment
+from shop.settings import PREFIX, Broker, Database, Health, Http, Settings, Smtp, environment
 from shop.topics import ALL
 from shop.wiring.connection import connection
 
@@ -32,6 +32,7 @@ def own_settings(settings: Settings, data: Path, nodes: int) -> Settings:
         "http": Http(port=free_port()),
         "database": Database(),
         "smtp": Smtp(),
+        "health": Health(),
         "admin_token": None,
     }
     if settings.embedded_broker:
