@@ -14,6 +14,7 @@ from shop.db.database import Database
 from shop.db.relay import Relay
 from shop.db.store import DatabaseStore, Work
 from shop.db.tables import outbox
+from shop.deadletters.destinations import Destinations
 from shop.deadletters.listeners import DeadLetterKeeper
 from shop.deadletters.model import LetterRow
 from shop.kafka.admin import create_topics
@@ -46,7 +47,8 @@ class Service(Api):
     """The group deadletter, its API and its relay."""
 
     def __init__(self, folder: Path, kafka: Connection, template: KafkaTemplate) -> None:
-        super().__init__(folder)
+        self.topics, self.groups_told = [ORDER_REJECTED.name], list[str]()
+        super().__init__(folder, destinations=Destinations(self.topics, self.groups_told))
         create_topics(kafka, [DEADLETTER, ORDER_REJECTED])
         registry = ListenerRegistry()
         registry.add(DeadLetterKeeper())
@@ -77,7 +79,10 @@ class Service(Api):
             return [letter for letter in found if letter["failures"] == failures]
 
         eventually(lambda: len(there()) == letters, f"{letters} letters of {topic}")
-        return there()
+        found = there()
+        self.topics.append(str(topic))
+        self.groups_told += [letter["group"] for letter in found if letter["group"]]
+        return found
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import OFFSET_END, TopicPartition
 
 from shop.broker import EmbeddedKafka, free_port
 from shop.containers import Shop
 from shop.db.store import write_outbox
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
+from shop.kafka.dead_letter import REDRIVE_OF
 from shop.kafka.groups import commit_for
 from shop.kafka.store import Partition
-from shop.kafka.template import KafkaTemplate, outbound
+from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.wire import REDRIVE_TO
 from shop.orders.placement import placement
 from shop.orders.placement import take as take_orders
 from shop.pix.transfer import take as take_payments
@@ -31,7 +34,7 @@ from shop.reports.requests import take as take_runs
 from shop.runtime import run_listeners
 from shop.services import SERVICE_OF_GROUP
 from shop.settings import Kafka, Settings
-from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, PIX, SEND_EMAIL
+from shop.topics import ALL, DEADLETTER, NEW_ORDER, ORDER_APPROVED, PIX, SEND_EMAIL
 from shop.verify import Kind, Report, audit
 from shop.verify.groups import groups_of
 from tests.commands import run
@@ -428,6 +431,48 @@ def test_a_topic_that_was_made_anew_is_found_by_the_positions_of_the_old_one(dat
     ((positions,),) = data.rows("pix", "SELECT count(*) FROM position WHERE consumer_group = 'pix'")
     assert gone == {(Kind.BEYOND_THE_LOG, "group pix"): positions}
     assert data.found() - before == gone
+
+
+def test_a_redriven_record_is_looked_for_on_its_topic(data: Data) -> None:
+    before = data.found()
+    ((letter,),) = data.rows("deadletters", "SELECT id FROM letter WHERE consumer_group = 'fraud'")
+    redrive = "INSERT INTO redrive (id, asked, plan, by, asked_at) VALUES ('r', '', '', 'ops', 1)"
+    data.rows("deadletters", redrive)
+    sent = "INSERT INTO letter_event (letter, at, what, redrive) VALUES (?, 1, 'redriven', 'r')"
+    data.rows("deadletters", sent, letter)
+    assert data.found() - before == {(Kind.LOST, "deadletters database"): 1}
+
+    headers = [(REDRIVE_TO, b"fraud"), (REDRIVE_OF, letter.encode())]
+    with KafkaTemplate(data.kafka) as template:
+        template.send_record(OutboundRecord(NEW_ORDER.name, "key", b"not JSON", headers))
+    assert data.found() == before
+
+
+def test_letters_that_their_topic_has_deleted_are_known_from_the_database(data: Data) -> None:
+    before = data.found()
+    (topic,) = describe_topics(data.kafka, [DEADLETTER.name])
+    empty(data.kafka, *(Partition(topic.name, state.number) for state in topic.partitions))
+    assert data.found() == before
+
+
+def test_where_a_partition_was_emptied_the_audit_says_what_it_cannot_judge(data: Data) -> None:
+    lost = "INSERT INTO orders (id, email, amount, status, correlation_id, created_at, "
+    data.rows("orders", f"{lost} answered_with) VALUES ('x', 'a@b', '1', 'accepted', 'C', 1, 'C')")
+    assert data.found()[Kind.LOST, "orders database"] == 1
+
+    empty(data.kafka, next(place for place, end in ends(data).items() if end))
+    report = data.audit()
+    assert found_in(report)[Kind.LOST, "orders database"] == 0
+    (remark,) = [one for one in report.remarks if one.where == "orders database"]
+    assert "not judged, for all of ECOMMERCE_NEW_ORDER is there only since" in remark.what
+
+
+def empty(kafka: Connection, *places: Partition) -> None:
+    """As retention does."""
+    admin = kafka.admin()
+    ends = [TopicPartition(*place, OFFSET_END) for place in places]
+    for deleted in admin.delete_records(ends).values():
+        deleted.result(30)
 
 
 def put_order(data: Data, order_id: str | None = None) -> Partition:

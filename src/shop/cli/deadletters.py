@@ -118,19 +118,24 @@ def discard(
 ) -> None:
     """Settle letters without having them handled. They stay to be looked at.
 
-    Where a group holds a key back behind one, it handles that key's records again."""
+    Where a group holds a key back behind one, the key goes on when nothing stands behind it any
+    more: those that do are to be redriven or discarded next."""
     api = _api(context)
     asked = choice_of(ids, topic, group, exception, older_than, newer_than, all_letters)
     asked |= {"by": by or this_user()} | ({} if reason is None else {"reason": reason})
-    count = _delete(api, asked | {"dryRun": "true"})
+    plan = _delete(api, asked | {"dryRun": "true"})
+    count = plan["letters"]
     if dry_run:
+        _tell_behind(plan)
         typer.echo(f"{counted(count)} would be discarded. Nothing was done.")
         return
     if not count:
         raise CommandFailed("no letter that waits is chosen; `shop deadletters list` shows all")
     if count > 1 and not yes:
         typer.confirm(f"Discard {counted(count)}?", abort=True, err=True)
-    typer.echo(f"{counted(_delete(api, asked))} discarded")
+    done = _delete(api, asked)
+    typer.echo(f"{counted(done['letters'])} discarded")
+    _tell_behind(done)
 
 
 def _api(context: typer.Context) -> "Api":
@@ -139,10 +144,15 @@ def _api(context: typer.Context) -> "Api":
     return Api(settings_of(context))
 
 
-def _delete(api: "Api", asked: dict[str, Any]) -> int:
+def _delete(api: "Api", asked: dict[str, Any]) -> dict[str, Any]:
     say_which(asked)
     path = f"/deadletters?{urlencode(asked, doseq=True)}"
-    return int(api.ask("DELETE", path, wait=WAIT_S)[1]["letters"])
+    return api.ask("DELETE", path, wait=WAIT_S)[1]
+
+
+def _tell_behind(discard: dict[str, Any]) -> None:
+    if discard["behind"]:
+        typer.echo(f"held back behind them, to be redriven or discarded next: {discard['behind']}")
 
 
 def _row(letter: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,14 @@ def redrive(
         float | None, typer.Option(metavar="NUMBER", help="At most so many letters a second.")
     ] = None,
     to: Annotated[
-        str | None, typer.Option(metavar="TOPIC", help="For letters that tell no topic.")
+        str | None,
+        typer.Option(metavar="TOPIC", help="For letters that tell no topic of the shop."),
+    ] = None,
+    to_group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP", help="For letters of a group that the shop does not have; or all."
+        ),
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also letters that are redriven or discarded.")
@@ -73,6 +80,7 @@ def redrive(
     asked |= {"by": by or this_user(), "again": again}
     asked |= {} if rate is None else {"rate": rate}
     asked |= {} if to is None else {"to": to}
+    asked |= {} if to_group is None else {"toGroup": to_group}
     plan = _post(api, asked | {"dryRun": True})
     if not as_json:
         _tell_plan(plan)
@@ -101,13 +109,14 @@ def _post(api: "Api", asked: dict[str, Any], key: str = "") -> dict[str, Any]:
 
 def _tell_plan(plan: dict[str, Any]) -> None:
     for to in plan["destinations"]:
-        whom = printable(to["group"]) if to["group"] else "all groups (nobody told which one)"
+        whom = printable(to["group"]) if to["group"] else "all groups"
         typer.echo(f"{counted(to['letters'])} to {whom} on {printable(to['topic'])}")
     if plan["behind"]:
         typer.echo(f"held back behind another of them: {plan['behind']}")
     if plan["withoutTopic"]:
         typer.echo(
-            f"{counted(plan['withoutTopic'])} left out: nobody told the topic; --to names one"
+            f"{counted(plan['withoutTopic'])} left out: their topic is not told, or none of the "
+            "shop's; --to names one"
         )
 
 

@@ -9,7 +9,8 @@ from shop.db.tables import held_key
 
 
 def release_letters(database: Database, group: str, letters: Sequence[str]) -> None:
-    """Let a group hold nothing back behind these letters any more. Raises StoreUnavailable."""
+    """Let a group hold nothing back behind these letters any more. Where others of a key stand
+    behind them, the first of those takes their place. Raises StoreUnavailable."""
     with database.read() as connection:
         if not inspect(connection).has_table(held_key.name, schema=database.schema):
             return

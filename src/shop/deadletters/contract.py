@@ -22,8 +22,9 @@ class NewRedrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     """Which letters are to be redriven: those of which all that is said holds, and something must
     be said. Ages are seconds, 0 or more, since it last failed; `exception` is a part of its name.
 
-    `rate`: letters per second. `to`: the topic for letters that tell none. `again`: also letters
-    that are redriven or discarded. `by`: who wants it."""
+    `rate`: letters per second. `to`: the topic for letters that tell none of the shop's. `toGroup`:
+    for letters of a group that the shop does not have, one that it has, or `all`. `again`: also
+    letters that are redriven or discarded. `by`: who wants it."""
 
     by: Annotated[str, msgspec.Meta(pattern=NAME)]
     ids: Annotated[list[_Text], msgspec.Meta(max_length=MOST_IDS)] = []
@@ -34,6 +35,7 @@ class NewRedrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     newer_than: _Age | None = None
     rate: Annotated[float, msgspec.Meta(ge=0.001, le=1_000_000)] | None = None
     to: _Text | None = None
+    to_group: _Text | None = None
     again: bool = False
     dry_run: bool = False
 
@@ -47,7 +49,14 @@ class NewRedrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
             older_than=self.older_than,
             newer_than=self.newer_than,
         )
-        return Redrive(by=self.by, choice=choice, rate=self.rate, to=self.to, again=self.again)
+        return Redrive(
+            by=self.by,
+            choice=choice,
+            rate=self.rate,
+            to=self.to,
+            to_group=self.to_group,
+            again=self.again,
+        )
 
 
 class LetterPage(msgspec.Struct, frozen=True):
@@ -58,7 +67,9 @@ class LetterPage(msgspec.Struct, frozen=True):
 
 
 class Discarded(msgspec.Struct, frozen=True, rename="camel"):
-    """How many letters are discarded, or would be by what was a dry run."""
+    """How many letters are discarded, or would be by what was a dry run. `behind`: how many others
+    are held back behind them, and stay so until they are redriven or discarded too."""
 
     letters: int
+    behind: int
     dry_run: bool

@@ -1,6 +1,7 @@
 """The routes of dead letters, for those who run the shop."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -20,6 +21,7 @@ from shop.deadletters.contract import (
     LetterPage,
     NewRedrive,
 )
+from shop.deadletters.destinations import ALL_GROUPS
 from shop.deadletters.discarding import Discards
 from shop.deadletters.model import State
 from shop.deadletters.reading import LetterDetail, LetterReader, Position
@@ -29,11 +31,9 @@ from shop.http.guard import admins_only
 from shop.http.idempotency import IdempotencyKey
 from shop.http.paging import cursor_of, position_of
 from shop.http.problems import FieldError, ProblemError, documented, invalid
-from shop.topics import ALL, DEADLETTER
 
 MOST_IDS = 200  # in a URL
 
-_TARGETS = [topic.name for topic in ALL if topic is not DEADLETTER]
 _LOCATION = ResponseHeader(
     name="Location", description="Where its progress is.", documentation_only=True
 )
@@ -137,11 +137,13 @@ class LetterController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[RedriveView]:
         """202 as soon as the letters are queued. Each then goes, once, to the group that failed;
-        where nobody told which one, to all groups of its topic."""
+        where nobody told which one, to all groups of its topic. 422 where the shop has no such
+        group and `toGroup` names no other."""
         redrive = data.redrive
         _say_something(redrive.choice)
-        if redrive.to is not None and redrive.to not in _TARGETS:
-            raise invalid(FieldError(pointer="#/to", detail=f"is none of {', '.join(_TARGETS)}"))
+        known = redrives.destinations
+        _must_be_one_of(known.topics, redrive.to, "#/to")
+        _must_be_one_of([*known.groups, ALL_GROUPS], redrive.to_group, "#/toGroup")
         if data.dry_run:
             return JsonResponse(await asyncio.to_thread(redrives.dry_run, redrive), status_code=200)
         view = await asyncio.to_thread(redrives.take, redrive, idempotency_key)
@@ -168,8 +170,8 @@ class LetterController(Controller):
         by: _By,
         reason: _Reason = None,
     ) -> None:
-        """Discard a letter: it stays to be looked at, and what its group holds back behind it is
-        handled again."""
+        """Discard a letter: it stays to be looked at. What its group holds back behind it stays
+        held back, until those letters are redriven or discarded too."""
         if "\0" in letter_id:
             raise ProblemError(404, "There is no letter with this id.")
         await asyncio.to_thread(discards.one, letter_id, by, reason)
@@ -186,8 +188,13 @@ class LetterController(Controller):
         """Discard the letters chosen that are not settled yet."""
         _say_something(choice)
         if dryRun:
-            return Discarded(await asyncio.to_thread(discards.count, choice), True)
-        return Discarded(await asyncio.to_thread(discards.all, choice, by, reason), False)
+            return Discarded(*await asyncio.to_thread(discards.count, choice), dry_run=True)
+        return Discarded(*await asyncio.to_thread(discards.all, choice, by, reason), dry_run=False)
+
+
+def _must_be_one_of(known: Collection[str], given: str | None, pointer: str) -> None:
+    if given is not None and given not in known:
+        raise invalid(FieldError(pointer=pointer, detail=f"is none of {', '.join(known)}"))
 
 
 def _say_something(choice: Choice) -> None:

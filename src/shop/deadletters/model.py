@@ -79,7 +79,7 @@ class LetterEventRow(Base):
 class RedriveRow(Base):
     """A choice of letters to be redriven. `asked` is the request as JSON, `plan` what it chose;
     `rate` is letters per second, None for as fast as it goes; `target` is for letters without
-    a topic."""
+    a topic of the shop, `target_group` for those of a group that is none of the shop's."""
 
     __tablename__ = "redrive"
 
@@ -89,5 +89,6 @@ class RedriveRow(Base):
     by: Mapped[str]
     rate: Mapped[float | None]
     target: Mapped[str | None]
+    target_group: Mapped[str | None]
     asked_at: Mapped[int]
     finished_at: Mapped[int | None]

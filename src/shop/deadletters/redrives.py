@@ -1,6 +1,7 @@
 """Taking a redrive in: its letters are chosen and queued in one transaction."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -12,31 +13,29 @@ from sqlalchemy.exc import IntegrityError
 
 from shop.db.database import Database
 from shop.db.loop_reader import LoopReader
+from shop.deadletters.behind import HELD, STANDS_BEHIND
 from shop.deadletters.choosing import Choice
+from shop.deadletters.destinations import ALL_GROUPS, OURS, Destinations
 from shop.deadletters.model import RedriveRow, State
 from shop.http.idempotency import KeyReused
 from shop.http.moment import moment
-from shop.kafka.errors import HeldBack
+from shop.http.problems import ProblemError
 from shop.kafka.ids import derived_id, time_ordered_id
-
-_HELD = f"{HeldBack.__module__}.{HeldBack.__qualname__}"
 
 _redrives: Any = RedriveRow.__table__
 
 _QUEUE = "UPDATE letter SET state = 'queued', redrive = :redrive WHERE "
 # They failed only because they stand behind one that is chosen.
 _QUEUE_BEHIND = text(
-    f"{_QUEUE} state = 'waiting' AND exception = :held AND EXISTS (SELECT 1 FROM letter AS first "
-    "WHERE first.consumer_group = letter.consumer_group AND first.topic = letter.topic "
-    "AND first.key_name = letter.key_name AND first.redrive = :redrive AND first.state = 'queued' "
-    'AND (first.partition, first."offset") < (letter.partition, letter."offset"))'
+    f"{_QUEUE} EXISTS (SELECT 1 FROM letter AS first WHERE {STANDS_BEHIND} "
+    "AND first.redrive = :redrive AND first.state = 'queued')"
 )
-_DESTINATIONS = text(
-    "SELECT coalesce(topic, :target) AS topic, consumer_group, count(*) AS letters FROM letter "
-    "WHERE redrive = :redrive AND state = 'queued' GROUP BY 1, 2 ORDER BY 1, 2"
+_TOLD = text(
+    "SELECT topic, consumer_group, count(*) AS letters FROM letter "
+    "WHERE redrive = :redrive AND state = 'queued' GROUP BY topic, consumer_group"
 )
 _PROGRESS = (
-    "SELECT asked_at, finished_at, by, rate, target, plan, "
+    "SELECT asked_at, finished_at, by, rate, target, target_group, plan, "
     "(SELECT count(*) FROM letter WHERE redrive = :id AND state = 'queued') AS queued, "
     "(SELECT count(*) FROM letter_event WHERE redrive = :id) AS redriven "
     "FROM redrive WHERE id = :id"
@@ -45,17 +44,19 @@ _PROGRESS = (
 
 class Redrive(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants redriven. `rate`: letters per second; `to`: the topic of letters that
-    tell none; `again`: also letters that are redriven or discarded."""
+    tell none of the shop's; `to_group`: the group of letters that tell one that is none of the
+    shop's, or ALL_GROUPS; `again`: also letters that are redriven or discarded."""
 
     by: str
     choice: Choice
     rate: float | None = None
     to: str | None = None
+    to_group: str | None = None
     again: bool = False
 
 
 class Destination(msgspec.Struct, frozen=True, gc=False):
-    """Where how many letters go. No group: nobody told, so to all that read the topic."""
+    """Where how many letters go. No group: to all that read the topic."""
 
     topic: str
     group: str | None
@@ -65,7 +66,7 @@ class Destination(msgspec.Struct, frozen=True, gc=False):
 class Plan(msgspec.Struct, frozen=True, gc=False):
     """What is chosen. `letters` are to be redriven, of which `behind` were not asked for: they
     are held back behind one that was, by their key. `without_topic` were asked for and are left
-    out: they need `to`."""
+    out: they tell no topic of the shop's, and need `to`."""
 
     letters: int
     behind: int
@@ -81,14 +82,16 @@ class Phase(StrEnum):
 
 class RedriveView(msgspec.Struct, frozen=True, rename="camel", gc=False, kw_only=True):
     """A redrive, what it chose and how far it is. Of `letters`, `behind` were not asked for: they
-    are held back behind one that was. `withoutTopic` are left out: they need `to`. A destination
-    without a group is all groups of its topic. A dry run has no id."""
+    are held back behind one that was. `withoutTopic` are left out: they tell no topic of the
+    shop's, and need `to`. A destination without a group is all groups of its topic. A dry run
+    has no id."""
 
     id: str | None = None
     state: Phase
     by: str
     rate: float | None
     to: str | None
+    to_group: str | None
     letters: int
     behind: int
     without_topic: int
@@ -103,22 +106,24 @@ class Redrives:
     """Takes them in, and tells how far they are. Thread-safe but for `progress`, which belongs to
     one event loop. Every method raises StoreUnavailable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, destinations: Destinations = OURS) -> None:
+        self.destinations = destinations
         self._database = database
         self._reader = LoopReader(database)
         self.close = self._reader.close
 
     def dry_run(self, redrive: Redrive) -> RedriveView:
-        """What `take` would do now."""
+        """What `take` would do now. Raises ProblemError as it does."""
         with self._database.write(durable=False) as connection:
-            plan = _queue(connection, "dry run", redrive, _now())
+            plan = self._queue(connection, "dry run", redrive, _now())
             connection.rollback()
         return _view(redrive, plan)
 
     def take(self, redrive: Redrive, key: str | None) -> RedriveView:
         """Queue the letters; the same again under an idempotency key gives the first answer.
 
-        Raises KeyReused."""
+        Raises KeyReused, and ProblemError for letters of groups that the shop does not have, where
+        no other is given for them."""
         id_ = time_ordered_id() if key is None else derived_id("", "redrive", key)
         try:
             return self._take(redrive, id_)
@@ -140,6 +145,7 @@ class Redrives:
             by=row.by,
             rate=row.rate,
             to=row.target,
+            to_group=row.target_group,
             **msgspec.structs.asdict(plan),
             queued=row.queued,
             redriven=row.redriven,
@@ -153,7 +159,7 @@ class Redrives:
         with self._database.write() as connection:
             known = connection.execute(select(_redrives).where(_redrives.c.id == id_)).first()
             if known is None:
-                plan = _queue(connection, id_, redrive, now)
+                plan = self._queue(connection, id_, redrive, now)
                 row = {
                     "id": id_,
                     "asked": asked,
@@ -161,6 +167,7 @@ class Redrives:
                     "by": redrive.by,
                     "rate": redrive.rate,
                     "target": redrive.to,
+                    "target_group": redrive.to_group,
                     "asked_at": now,
                     "finished_at": None if plan.letters else now,
                 }
@@ -170,20 +177,46 @@ class Redrives:
             raise KeyReused
         return _view(redrive, _plan(known.plan), id_, known.asked_at)
 
+    def _queue(self, connection: Connection, id_: str, redrive: Redrive, now: int) -> Plan:
+        ended = (State.REDRIVEN, State.DISCARDED) if redrive.again else ()
+        where, values = redrive.choice.where(now, State.WAITING, *ended)
+        without_topic = 0
+        if redrive.to is None:
+            names = {f"known{number}": name for number, name in enumerate(self.destinations.topics)}
+            known = f"coalesce(letter.topic, '') IN ({', '.join(f':{name}' for name in names)})"
+            values |= names
+            nowhere = f"SELECT count(*) FROM letter WHERE {where} AND NOT {known}"
+            without_topic = connection.scalar(text(nowhere), values) or 0
+            where += f" AND {known}"
+        named = {"redrive": id_}
+        asked_for = connection.execute(text(_QUEUE + where), values | named).rowcount
+        behind = connection.execute(_QUEUE_BEHIND, named | {"held": HELD}).rowcount
+        found = connection.execute(_TOLD, named).all()
+        if redrive.to_group is None:
+            self._require_groups({row.consumer_group for row in found})
+        return Plan(asked_for + behind, behind, without_topic, self._places(found, redrive))
 
-def _queue(connection: Connection, id_: str, redrive: Redrive, now: int) -> Plan:
-    ended = (State.REDRIVEN, State.DISCARDED) if redrive.again else ()
-    where, values = redrive.choice.where(now, State.WAITING, *ended)
-    without_topic = 0
-    if redrive.to is None:
-        nowhere = f"SELECT count(*) FROM letter WHERE {where} AND topic IS NULL"
-        without_topic = connection.scalar(text(nowhere), values) or 0
-        where += " AND topic IS NOT NULL"
-    named = {"redrive": id_}
-    asked_for = connection.execute(text(_QUEUE + where), values | named).rowcount
-    behind = connection.execute(_QUEUE_BEHIND, named | {"held": _HELD}).rowcount
-    found = connection.execute(_DESTINATIONS, named | {"target": redrive.to}).all()
-    return Plan(asked_for + behind, behind, without_topic, [Destination(*row) for row in found])
+    def _require_groups(self, told: set[str | None]) -> None:
+        """Each group passes over what is for another: for one that is not there, all would."""
+        groups = self.destinations.groups
+        gone = sorted(group for group in told if group is not None and group not in groups)
+        if gone:
+            raise ProblemError(
+                422,
+                f"There is no group {', '.join(gone)}, so nobody would handle its letters; choose "
+                f"others, or say with toGroup (--to-group) who is to: {', '.join(groups)} or "
+                f"{ALL_GROUPS}.",
+                kind="unknown-group",
+            )
+
+    def _places(self, told: Sequence[Any], redrive: Redrive) -> list[Destination]:
+        letters: Counter[tuple[str, str | None]] = Counter()
+        for row in told:
+            topic = self.destinations.topic_of(row.topic, redrive.to)
+            group = self.destinations.group_of(row.consumer_group, redrive.to_group)
+            letters[topic or "", group] += row.letters  # it has one: others are not chosen
+        ordered = sorted(letters.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+        return [Destination(topic, group, count) for (topic, group), count in ordered]
 
 
 def _plan(stored: bytes) -> Plan:
@@ -203,6 +236,7 @@ def _view(
         by=redrive.by,
         rate=redrive.rate,
         to=redrive.to,
+        to_group=redrive.to_group,
         **msgspec.structs.asdict(plan),
         queued=plan.letters,
         asked_at=at,

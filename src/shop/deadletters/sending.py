@@ -11,6 +11,7 @@ from sqlalchemy import Connection, exists, func, select, update
 from shop.db.database import Database
 from shop.db.steward import Steward
 from shop.db.store import write_outbox
+from shop.deadletters.destinations import OURS, Destinations
 from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, State, What
 from shop.kafka.dead_letter import Letter, redriven
 from shop.kafka.template import OutboundRecord
@@ -38,8 +39,9 @@ class RedriveSender:
     """The work of a Steward. A letter becomes redriven in the transaction that leaves its record
     in the outbox, so whatever dies, each is sent under its event id and none is left out."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, destinations: Destinations) -> None:
         self._database = database
+        self._destinations = destinations
         self._paces: dict[str, Pace] = {}
 
     def step(self, stopping: threading.Event) -> bool:
@@ -64,7 +66,7 @@ class RedriveSender:
             return 0
         ids = self._next(redrive.id, most)
         with self._database.write() as connection:
-            count = _send(connection, redrive, ids) if ids else 0
+            count = self._write(connection, redrive, ids) if ids else 0
             _finish(connection, redrive.id)
         if pace is not None:
             pace.took(count)
@@ -81,6 +83,43 @@ class RedriveSender:
                 ids.append(id_)
                 size += length
         return ids
+
+    def _write(self, connection: Connection, redrive: Any, ids: Sequence[str]) -> int:
+        """How many of them are still to be sent, and are now."""
+        query = select(_letters).where(_queued_for(redrive.id), _letters.c.id.in_(ids))
+        letters = connection.execute(query.order_by(*_IN_ORDER).with_for_update()).all()
+        if not letters:  # discarded just now
+            return 0
+        records = [self._record(letter, redrive) for letter in letters]
+        write_outbox(connection, records)
+        sent = _letters.c.id.in_([letter.id for letter in letters])
+        connection.execute(update(_letters).where(sent).values(state=State.REDRIVEN.value))
+        now = _now()
+        connection.execute(
+            _events.insert(),
+            [
+                {
+                    "letter": letter.id,
+                    "at": now,
+                    "what": What.REDRIVEN.value,
+                    "by": redrive.by,
+                    "detail": f"to {self._group(letter, redrive) or 'all groups'} "
+                    f"on {record.topic}",
+                    "redrive": redrive.id,
+                }
+                for letter, record in zip(letters, records, strict=True)
+            ],
+        )
+        return len(letters)
+
+    def _record(self, row: Any, redrive: Any) -> OutboundRecord:
+        """Only where a target is given are letters without a known topic chosen."""
+        letter = Letter(row.id, row.value, row.key, _headers.decode(row.headers))
+        topic = self._destinations.topic_of(row.topic, redrive.target)
+        return redriven(letter, topic or row.topic, self._group(row, redrive))
+
+    def _group(self, row: Any, redrive: Any) -> str | None:
+        return self._destinations.group_of(row.consumer_group, redrive.target_group)
 
 
 class Pace:
@@ -103,45 +142,11 @@ class Pace:
         self._due -= count
 
 
-def _send(connection: Connection, redrive: Any, ids: Sequence[str]) -> int:
-    """How many of them are still to be sent, and are now."""
-    query = select(_letters).where(_queued_for(redrive.id), _letters.c.id.in_(ids))
-    letters = connection.execute(query.order_by(*_IN_ORDER).with_for_update()).all()
-    if not letters:  # discarded just now
-        return 0
-    write_outbox(connection, [_record(letter, redrive.target) for letter in letters])
-    sent = _letters.c.id.in_([letter.id for letter in letters])
-    connection.execute(update(_letters).where(sent).values(state=State.REDRIVEN.value))
-    now = _now()
-    connection.execute(
-        _events.insert(),
-        [
-            {
-                "letter": letter.id,
-                "at": now,
-                "what": What.REDRIVEN.value,
-                "by": redrive.by,
-                "detail": f"to {letter.consumer_group or 'all groups'} "
-                f"on {letter.topic or redrive.target}",
-                "redrive": redrive.id,
-            }
-            for letter in letters
-        ],
-    )
-    return len(letters)
-
-
 def _finish(connection: Connection, redrive_id: str) -> None:
     """If nothing is left of it."""
     left = exists().where(_queued_for(redrive_id))
     ended = update(_redrives).where(_redrives.c.id == redrive_id, ~left)
     connection.execute(ended.values(finished_at=_now()))
-
-
-def _record(row: Any, target: str) -> OutboundRecord:
-    """Only where a target is given are letters without a topic chosen."""
-    letter = Letter(row.id, row.value, row.key, _headers.decode(row.headers))
-    return redriven(letter, row.topic or target, row.consumer_group)
 
 
 def _queued_for(redrive_id: str) -> Any:
@@ -152,6 +157,6 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def redrive_steward(database: Database) -> Steward:
+def redrive_steward(database: Database, destinations: Destinations = OURS) -> Steward:
     """Runs where redrives are asked for, in one process."""
-    return Steward(database, "redrive", RedriveSender(database).step, every_s=SWEEP_S)
+    return Steward(database, "redrive", RedriveSender(database, destinations).step, every_s=SWEEP_S)

@@ -12,13 +12,14 @@ from shop.orders.model import OrderRow
 from shop.pix.model import PaymentRow
 from shop.reports.model import ReportRun
 from shop.topics import NEW_ORDER, PIX, SEND_MESSAGE_TO_ALL_USERS
+from shop.verify.horizons import Horizons
 from shop.verify.report import Example, Kind, Notes
 from shop.verify.scratch import Scratch, key, name_of
 
 _ADVICE = "send it again under its id: `shop topics send`"
 
 _ON_NO_TOPIC = """
-SELECT subject FROM accepted a WHERE topic = ? AND at >= ?
+SELECT subject, at FROM accepted a WHERE topic = ? AND at >= ?
 AND NOT EXISTS (SELECT 1 FROM record r WHERE r.topic = a.topic AND r.{by} = a.subject)
 AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.topic = a.topic AND w.{by} = a.subject)
 """
@@ -64,11 +65,11 @@ def read_accepted(databases: Mapping[str, Database], scratch: Scratch) -> None:
                 scratch.insert("accepted", [(number, key(name), at) for name, at in part])
 
 
-def check_accepted(scratch: Scratch, horizons: Mapping[str, int], notes: Notes) -> None:
+def check_accepted(scratch: Scratch, horizons: Horizons, notes: Notes) -> None:
     for kind in ACCEPTED:
-        number, since = scratch.topic(kind.topic.name), horizons.get(kind.topic.name, 0)
+        topic = kind.topic.name
+        what, where = f"accepted {kind.what} that are on no topic", f"{kind.service} database"
         query = _ON_NO_TOPIC.format(by=kind.by)
-        for (name,) in scratch.rows(query, [number, since]):
-            what = f"accepted {kind.what} that are on no topic"
-            where = f"{kind.service} database"
-            notes.found(Kind.LOST, what, where, _ADVICE, Example(name_of(name)))
+        for name, at in scratch.rows(query, [scratch.topic(topic), horizons.asked]):
+            if horizons.judged(at, what, where, topic):
+                notes.found(Kind.LOST, what, where, _ADVICE, Example(name_of(name)))

@@ -34,10 +34,12 @@ from shop.verify.events import Events
 from shop.verify.fan_outs import check_fan_outs, read_fan_outs
 from shop.verify.groups import Group, decoded, groups_of
 from shop.verify.hops import subject_of
+from shop.verify.horizons import Horizons
 from shop.verify.letters import Letters
 from shop.verify.mails import check_copies, read_mails
 from shop.verify.outboxes import PATIENCE_S, check_outboxes, databases_of, waiting_records
 from shop.verify.positions import check_positions, made_anew, partitions_of
+from shop.verify.redrives import check_redrives, note_sent_again, read_redrives
 from shop.verify.report import Notes, Report
 from shop.verify.scan import Scan
 from shop.verify.scratch import Scratch, key
@@ -109,6 +111,7 @@ class _Look:
         self._scratch = scratch
         self._notes = notes
         self._since = since
+        self._horizons = Horizons(since or 0, notes)
         self._letters = Letters(scratch, notes)
         self._mail = settings.data_dir / "mail"
         self._mails_are_kept = not settings.smtp.host and self._mail.is_dir()
@@ -120,6 +123,7 @@ class _Look:
         groups = groups_of(self._databases)
         fan_outs = read_fan_outs(self._databases.get("users"))
         read_accepted(self._databases, self._scratch)
+        read_redrives(self._databases.get("deadletters"), self._scratch)
         self._read_outboxes(groups)
         after = self._bounds(groups)
         ids = topic_ids(self._connection, sorted({partition.topic for partition in after}))
@@ -129,15 +133,16 @@ class _Look:
             read_mails(self._mail, self._scratch)
         scan = Scan(
             self._connection, groups, self._scratch, self._notes, self._letters,
-            since=self._since, mails_are_kept=self._mails_are_kept,
+            horizons=self._horizons, since=self._since, mails_are_kept=self._mails_are_kept,
         )  # fmt: skip
         self._read_topics(scan, groups, ids, others)
         self._scratch.index()
-        check_accepted(self._scratch, scan.horizons, self._notes)
-        Events(self._scratch, scan.horizons, self._notes).check()
+        check_accepted(self._scratch, self._horizons, self._notes)
+        Events(self._scratch, self._horizons, self._notes).check()
         check_fan_outs(
-            self._databases.get("users"), fan_outs, self._scratch, scan.horizons, self._notes
+            self._databases.get("users"), fan_outs, self._scratch, self._horizons, self._notes
         )
+        check_redrives(self._scratch, self._horizons, self._notes)
         self._letters.tell(self._databases.get("deadletters"))
         check_copies(self._scratch, self._notes)
         log = next(group for group in groups if group.name == "log")
@@ -162,6 +167,7 @@ class _Look:
                 if topic == DEADLETTER.name:
                     self._letters.add([record])
                     continue
+                note_sent_again(self._scratch, topic, [record])
                 readings = (decoded(group, topic, record) for group in groups if group.reads(topic))
                 found = next((one for one in readings if isinstance(one, Incoming)), None)
                 if found is not None:
@@ -173,12 +179,14 @@ class _Look:
         self, scan: Scan, groups: Sequence[Group], ids: Mapping[str, str], others: set[str]
     ) -> None:
         now = round(time.time() * 1000)
-        scan.horizons.update(dict.fromkeys(others, now))
+        for name in others:
+            self._horizons.begin(name, now)
         if DEADLETTER.name in ids:
             scan.dead_letters(DEADLETTER.name)
+        self._letters.add_kept(self._databases.get("deadletters"))
         for topic in TOPICS:
             if topic.name not in ids:  # whoever has a position in it is found by that
-                scan.horizons[topic.name] = now
+                self._horizons.begin(topic.name, now)
                 continue
             judges = [one for one in groups if one.gives_receipts and one.reads(topic.name)]
             scan.topic(topic.name, judges)

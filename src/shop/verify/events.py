@@ -1,6 +1,6 @@
 """What the events of the topics tell when they are held against one another."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from shop.topics import (
@@ -11,6 +11,7 @@ from shop.topics import (
     USER_GENERATE_READING_REPORT,
 )
 from shop.verify.hops import HOPS
+from shop.verify.horizons import Horizons
 from shop.verify.report import Example, Kind, Notes, place
 from shop.verify.scan import HOW_TO_HANDLE, LEFT_TO_OTHERS, PASSED_OVER
 from shop.verify.scratch import Scratch, name_of
@@ -28,7 +29,7 @@ SELECT partition, offset, EXISTS (
 FROM passed_over p WHERE hop = ?
 """
 _UNFOLLOWED = """
-SELECT event, subject, partition, offset FROM expected e WHERE hop = ? AND at >= ?
+SELECT event, subject, partition, offset, at FROM expected e WHERE hop = ? AND at >= ?
 AND NOT EXISTS (SELECT 1 FROM record r WHERE r.topic IN ({topics}) AND r.event = e.event)
 AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.event = e.event)
 """
@@ -61,11 +62,11 @@ AND EXISTS (SELECT 1 FROM record o JOIN expected e ON e.hop = ? AND e.event = o.
 
 
 class Events:
-    def __init__(self, scratch: Scratch, horizons: Mapping[str, int], notes: Notes) -> None:
+    def __init__(self, scratch: Scratch, horizons: Horizons, notes: Notes) -> None:
         self._scratch = scratch
         self._horizons = horizons
         self._notes = notes
-        self._names = {scratch.topic(name): name for name in horizons}
+        self._names = {scratch.topic(name): name for name in horizons.topics}
 
     def check(self) -> None:
         for hop, (group, targets) in enumerate(HOPS.items()):
@@ -103,14 +104,16 @@ class Events:
             self._notes.found(Kind.LOST, PASSED_OVER, where, HOW_TO_HANDLE, example)
 
     def _unfollowed(self, hop: int, group: str, topics: Collection[str]) -> None:
-        since = max(self._horizons.get(topic, 0) for topic in topics)
         query = _UNFOLLOWED.format(topics=self._in(topics))
-        what = f"events that must be on {' or '.join(topics)}"
-        for event, subject, partition, offset in self._scratch.rows(query, [hop, since]):
+        what, where = f"events that must be on {' or '.join(topics)}", f"group {group}"
+        rows = self._scratch.rows(query, [hop, self._horizons.asked])
+        for event, subject, partition, offset, at in rows:
+            if not self._horizons.judged(at, what, where, *topics):
+                continue
             example = Example(
                 name_of(subject), place(NEW_ORDER.name, partition, offset), name_of(event)
             )
-            self._notes.found(Kind.LOST, what, f"group {group}", _UNSENT, example)
+            self._notes.found(Kind.LOST, what, where, _UNSENT, example)
 
     def _report(
         self, kind: Kind, what: str, where: str, advice: str, query: str, values: list[Any]

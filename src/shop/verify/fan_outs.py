@@ -1,6 +1,6 @@
 """A fan-out sends a record to each user: as many as it has counted, and to all that were there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -10,10 +10,12 @@ from shop.kafka.correlation import MAX_LENGTH
 from shop.kafka.ids import derived_id
 from shop.log.way import sends_of
 from shop.users.model import FanOutRow, State, UserRow
+from shop.verify.horizons import Horizons
 from shop.verify.report import Example, Kind, Notes
 from shop.verify.scratch import Scratch, key
 
 _ADVICE = "ask for it again: `shop reports generate`"
+_WHERE = "users database"
 _SURE_MS = 60_000  # a user's row may be committed a little after the time that is in it
 _ROOM = 200  # characters that a correlation id still gets on its way; a cut one tells no cause
 
@@ -41,12 +43,13 @@ def check_fan_outs(
     users: Database | None,
     fan_outs: list[FanOut],
     scratch: Scratch,
-    horizons: Mapping[str, int],
+    horizons: Horizons,
     notes: Notes,
 ) -> None:
     for fan_out in fan_outs:
-        since = horizons.get(fan_out.target)
-        if users is None or since is None or fan_out.asked_at < since:
+        if users is None or fan_out.target not in horizons.topics:
+            continue
+        if not horizons.judged(fan_out.asked_at, "fan-outs", _WHERE, fan_out.target):
             continue
         _check_count(fan_out, scratch, notes)
         if fan_out.state == State.FINISHED:
@@ -64,7 +67,7 @@ def _check_count(fan_out: FanOut, scratch: Scratch, notes: Notes) -> None:
     if count < fan_out.sent:
         example = Example(fan_out.id, detail=f"{count} of {fan_out.sent} are on {fan_out.target}")
         what, lost = "records that fan-outs have sent", fan_out.sent - count
-        notes.found(Kind.LOST, what, "users database", _ADVICE, example, lost)
+        notes.found(Kind.LOST, what, _WHERE, _ADVICE, example, lost)
 
 
 def _check_users(users: Database, fan_out: FanOut, scratch: Scratch, notes: Notes) -> None:
@@ -75,7 +78,7 @@ def _check_users(users: Database, fan_out: FanOut, scratch: Scratch, notes: Note
         if scratch.one("SELECT 1 FROM record WHERE topic = ? AND event = ?", event) is None:
             example = Example(uuid, event_id=event_id, detail=f"fan-out {fan_out.id}")
             what = "users left out by a fan-out"
-            notes.found(Kind.LOST, what, "users database", _ADVICE, example)
+            notes.found(Kind.LOST, what, _WHERE, _ADVICE, example)
 
 
 def _users_before(users: Database, moment: int) -> Iterator[str]:

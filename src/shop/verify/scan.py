@@ -25,9 +25,11 @@ from shop.topics import ORDER_APPROVED, ORDER_REJECTED, order_identity
 from shop.verify.effects import EFFECTS
 from shop.verify.groups import Group, decoded
 from shop.verify.hops import HOPS, followed_by, sent_by, subject_of
+from shop.verify.horizons import Horizons
 from shop.verify.letters import Letters
 from shop.verify.mails import mail_of
 from shop.verify.positions import Others
+from shop.verify.redrives import note_sent_again
 from shop.verify.report import Example, Kind, Notes, example_of, place
 from shop.verify.scratch import Scratch, key, short
 
@@ -53,8 +55,6 @@ _OTHERWISE = "an event was sent that did not come from the decision; find out wh
 
 
 class Scan:
-    """`horizons`: since when all records of a topic are there, milliseconds since the epoch."""
-
     def __init__(
         self,
         connection: Connection,
@@ -63,10 +63,10 @@ class Scan:
         notes: Notes,
         letters: Letters,
         *,
+        horizons: Horizons,
         since: int | None,
         mails_are_kept: bool,
     ) -> None:
-        self.horizons: dict[str, int] = {}
         self.records = 0
         self._connection = connection
         self._groups = groups
@@ -74,6 +74,7 @@ class Scan:
         self._notes = notes
         self._letters = letters
         self._others = Others(connection)
+        self._horizons = horizons
         self._since = since
         self._mails_are_kept = mails_are_kept
 
@@ -90,22 +91,20 @@ class Scan:
         with closing(TopicReader(self._connection, topic)) as reader:
             begin = reader.beginning
             starts = begin if self._since is None else reader.at_time(self._since)
-            self._horizon(topic, self._since or 0)
+            self._horizons.begin(topic, self._since or 0)
             first = {number for number, at in starts.items() if at == begin[number] > 0}
             for batch in _batches(self._counted(reader.read(starts)), BATCH):
                 for record in batch:
                     if record.partition in first:
                         first.discard(record.partition)
-                        self._horizon(topic, record.timestamp)
+                        self._horizons.begin(topic, record.timestamp)
                 read = {group.name: [decoded(group, topic, r) for r in batch] for group in readers}
+                note_sent_again(self._scratch, topic, batch)
                 self._remember(topic, batch, read.values())
                 for group in judges:
                     self._judge(group, topic, batch, read[group.name])
             if first:  # emptied
-                self._horizon(topic, round(time.time() * 1000))
-
-    def _horizon(self, topic: str, at: int) -> None:
-        self.horizons[topic] = max(at, self.horizons.get(topic, 0))
+                self._horizons.begin(topic, round(time.time() * 1000))
 
     def _counted(self, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
         for record in records:

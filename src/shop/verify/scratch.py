@@ -36,6 +36,10 @@ CREATE TABLE waiting (  -- in an outbox
 CREATE TABLE letter (
     consumer_group TEXT, topic TEXT, partition INTEGER, offset INTEGER,
     PRIMARY KEY (consumer_group, topic, partition, offset)) WITHOUT ROWID;
+CREATE TABLE redrive (  -- of a letter, as its database tells
+    letter BLOB, topic INTEGER, at INTEGER);
+CREATE TABLE sent_again (  -- a redriven record, on a topic or in an outbox
+    topic INTEGER, letter BLOB);
 CREATE TABLE mail (id BLOB PRIMARY KEY, copies INTEGER) WITHOUT ROWID;
 CREATE TABLE told (finding TEXT, subject BLOB, PRIMARY KEY (finding, subject)) WITHOUT ROWID;
 """
@@ -83,6 +87,7 @@ class Scratch:
         self._connection.execute("CREATE INDEX record_by_subject ON record (topic, subject)")
         self._connection.execute("CREATE INDEX waiting_by_subject ON waiting (topic, subject)")
         self._connection.execute("CREATE INDEX waiting_by_event ON waiting (event)")
+        self._connection.execute("CREATE INDEX sent_again_by_letter ON sent_again (topic, letter)")
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> Iterable[Any]:
         return self._connection.execute(query, values)

@@ -19,6 +19,7 @@ from shop.db.steward import Steward
 from shop.db.store import DatabaseStore
 from shop.db.tables import outbox
 from shop.deadletters.api import deadletters_api
+from shop.deadletters.destinations import OURS, Destinations
 from shop.deadletters.discarding import Discards
 from shop.deadletters.listeners import DeadLetterKeeper
 from shop.deadletters.reading import LetterReader
@@ -107,6 +108,7 @@ class Keeper:
 class Api:
     folder: Path
     admin_token: str | None = None
+    destinations: Destinations = OURS
     released: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class Api:
         discards = Discards(self.database, self._release)
         reader = LetterReader(self.database, shortened)
         app = create_app(
-            deadletters_api(reader, Redrives(self.database), discards),
+            deadletters_api(reader, Redrives(self.database, self.destinations), discards),
             admin_token=self.admin_token,
         )
         self._server = HttpServer(app, port=0)
@@ -136,7 +138,7 @@ class Api:
 
     def send_redrives(self) -> None:
         """From now on, as the process of the API does."""
-        self._steward = redrive_steward(self.database)
+        self._steward = redrive_steward(self.database, self.destinations)
         self._steward.start()
 
     def letters(self, **asked: Any) -> list[Any]:

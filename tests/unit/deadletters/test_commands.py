@@ -62,7 +62,7 @@ def test_redrive_tells_what_it_does_asks_and_follows_it_to_the_end(api: Api, sho
     dry = shop("redrive", "--all", "--dry-run")
     assert dry.stdout.splitlines() == [
         "2 letters to fraud on ECOMMERCE_NEW_ORDER",
-        "1 letter left out: nobody told the topic; --to names one",
+        "1 letter left out: their topic is not told, or none of the shop's; --to names one",
         "Nothing was done.",
     ]
     assert shop("redrive", "--all", stdin="n\n").code == 1
@@ -77,6 +77,29 @@ def test_redrive_tells_what_it_does_asks_and_follows_it_to_the_end(api: Api, sho
     assert again.stdout.endswith("3 letters redriven\n")
     history = api.letter(api.letters(exception="ValueError")[0]["id"])["history"]
     assert [event["by"] for event in history][:2] == ["fraud", "ana"]
+
+
+def test_letters_of_a_group_that_is_gone_need_another(api: Api, shop: Shop) -> None:
+    api.send_redrives()
+    api.keeper.fail(Raw(), group="OldGroup")
+    refused = shop("redrive", "--all")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("shop: There is no group OldGroup, ")
+    assert "--to-group" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    done = shop("redrive", "--all", "--to-group", "users")
+    assert done.stdout == "1 letter to users on ECOMMERCE_NEW_ORDER\n1 letter redriven\n"
+
+
+def test_discard_counts_what_stays_held_back(api: Api, shop: Shop) -> None:
+    api.keeper.fail(Raw(at=1))
+    api.keeper.fail(Raw(at=2), Raw(at=3), Raw(at=0), Raw(at=4, its_key=b"b"), error=HeldBack("b"))
+    behind = "held back behind them, to be redriven or discarded next: 2\n"
+    dry = shop("discard", "--exception", "ValueError", "--dry-run")
+    assert dry.stdout == f"{behind}1 letter would be discarded. Nothing was done.\n"
+    done = shop("discard", "--exception", "ValueError")
+    assert done.stdout == f"1 letter discarded\n{behind}"
+    assert shop("discard", "--all", "--yes").stdout == "4 letters discarded\n"
 
 
 def test_discard_asks_before_it_settles_many(api: Api, shop: Shop) -> None:

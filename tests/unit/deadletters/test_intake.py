@@ -38,7 +38,7 @@ def springs_letter(
         "original-topic": topic.encode(),
         "original-partition": (2).to_bytes(4, "big"),
         "original-offset": (7).to_bytes(8, "big"),
-        "original-consumer-group": b"spring-group",
+        "original-consumer-group": b"pix",
         "exception-fqcn": b"java.lang.IllegalStateException",
         "exception-message": b"no",
     }
@@ -155,7 +155,7 @@ def test_a_spring_letter_holds_the_records_own_value(api: Api, value: bytes | No
     headers = [("__TypeId__", b"T"), ("event-id", b"e7")]
     api.keeper.take(springs_letter(value, *headers))
     api.send_redrives()
-    api.redriven(group="spring-group")
+    api.redriven(group="pix")
     (record,) = api.sent()
     assert (record.topic, record.key, record.value) == (PIX.name, b"k", value)
     letter = api.only()
@@ -163,7 +163,7 @@ def test_a_spring_letter_holds_the_records_own_value(api: Api, value: bytes | No
     assert record.headers == [
         ("event-id", b"e7"),
         ("__TypeId__", b"T"),
-        (REDRIVE_TO, b"spring-group"),
+        (REDRIVE_TO, b"pix"),
         (REDRIVE_OF, letter["id"].encode()),
     ]
 

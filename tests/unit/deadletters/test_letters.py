@@ -13,7 +13,7 @@ from shop.deadletters.sending import Pace
 from shop.kafka.dead_letter import REDRIVE_OF
 from shop.kafka.errors import HeldBack, WireError
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO
-from shop.topics import NEW_ORDER, ORDER_APPROVED
+from shop.topics import DEADLETTER, NEW_ORDER, ORDER_APPROVED
 from tests.unit.deadletters.conftest import Api, Raw
 
 
@@ -61,7 +61,7 @@ def test_letters_are_listed_by_what_is_said_of_them(
     if asked and "state" not in asked:
         assert api.redrive(200, dryRun=True, **_as_body(asked))["letters"] == len(found)
         would = api.client.delete("/deadletters", params=asked | {"by": "ops", "dryRun": True})
-        assert would.json() == {"letters": len(found), "dryRun": True}
+        assert would.json() == {"letters": len(found), "behind": 0, "dryRun": True}
     assert offsets(api, state="waiting") == [1, 2, 3, 4], "a dry run does nothing"
 
 
@@ -101,6 +101,45 @@ def test_letters_are_redriven_in_the_order_in_which_they_failed(api: Api) -> Non
     event = letter["history"][-1]
     assert (event["what"], event["by"], event["redrive"]) == ("redriven", "ana", done["id"])
     assert event["detail"] == f"to fraud on {NEW_ORDER}"
+
+
+@pytest.mark.parametrize("claimed", ["__consumer_offsets", "no-such-topic", DEADLETTER.name])
+def test_a_topic_that_is_none_of_the_shops_is_no_destination(api: Api, claimed: str) -> None:
+    api.send_redrives()
+    api.keeper.fail(Raw(claimed, at=1), Raw(at=2))
+    plan = api.redrive(200, olderThan=0, dryRun=True)
+    assert (plan["letters"], plan["withoutTopic"]) == (1, 1)
+    assert plan["destinations"] == [{"topic": NEW_ORDER.name, "group": "fraud", "letters": 1}]
+    assert api.redriven(olderThan=0)["withoutTopic"] == 1
+    assert [record.topic for record in api.sent()] == [NEW_ORDER.name]
+    done = api.redriven(olderThan=0, to=ORDER_APPROVED.name)
+    assert done["destinations"] == [{"topic": ORDER_APPROVED.name, "group": "fraud", "letters": 1}]
+    assert [record.topic for record in api.sent()] == [NEW_ORDER.name, ORDER_APPROVED.name]
+    (letter,) = api.letters(topic=claimed)  # what it claims stays to be seen
+    assert api.letter(letter["id"])["history"][-1]["detail"] == f"to fraud on {ORDER_APPROVED}"
+
+
+@pytest.mark.parametrize(("to_group", "group"), [("users", "users"), ("all", None)])
+def test_a_letter_of_a_group_that_is_gone_is_redriven_to_the_one_that_is_named(
+    api: Api, to_group: str, group: str | None
+) -> None:
+    api.send_redrives()
+    api.keeper.fail(Raw(at=1), group="OldGroup")
+    api.keeper.fail(Raw(at=2))
+    for dry_run in (True, False):
+        refused = api.redrive(422, olderThan=0, dryRun=dry_run)
+        assert "no group OldGroup" in refused["detail"]
+        assert "toGroup" in refused["detail"]
+    assert len(api.letters(state="waiting")) == 2
+    assert api.redrive(200, group="fraud", dryRun=True)["letters"] == 1
+    done = api.redriven(olderThan=0, toGroup=to_group)
+    assert done["toGroup"] == to_group
+    assert {to["group"] for to in done["destinations"]} == {"fraud", group}
+    sent = [dict(record.headers).get(REDRIVE_TO) for record in api.sent()]
+    assert sent == [group and group.encode(), b"fraud"]
+    (letter,) = api.letters(group="OldGroup")
+    happened = api.letter(letter["id"])["history"][-1]["detail"]
+    assert happened == f"to {group or 'all groups'} on {NEW_ORDER}"
 
 
 def test_what_is_redriven_is_chosen_again_only_when_that_is_said(api: Api) -> None:
@@ -191,6 +230,7 @@ def test_a_rate_is_kept_evenly(monkeypatch: pytest.MonkeyPatch, rate: float) -> 
         ({"olderThan": 0, "rate": 0}, "#/rate"),
         ({"olderThan": 0, "to": "ECOMMERCE_DEADLETTER"}, "#/to"),
         ({"olderThan": 0, "to": "nowhere"}, "#/to"),
+        ({"olderThan": 0, "toGroup": "nobody"}, "#/toGroup"),
         ({"topic": "a\0"}, "#/topic"),
         ({"everything": True}, "#/everything"),
     ],
@@ -227,7 +267,8 @@ def test_what_is_held_back_behind_a_discarded_letter_is_released_first(api: Api)
     with api.groups.write() as connection:
         connection.execute(insert(held_key), rows)
     asked = {"by": "ops", "ids": ids[1]}
-    assert api.client.delete("/deadletters", params=asked).json()["letters"] == 1
+    answer = api.client.delete("/deadletters", params=asked).json()
+    assert answer == {"letters": 1, "behind": 0, "dryRun": False}  # the other failed by itself
     with api.groups.read() as connection:
         assert connection.scalars(select(held_key.c.letter)).all() == [ids[2]]
     assert api.client.delete("/deadletters", params=asked).json()["letters"] == 0
