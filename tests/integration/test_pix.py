@@ -34,7 +34,7 @@ from shop.pix.listeners import PixValidator
 from shop.pix.model import KeyRow, PaymentRow, Status
 from shop.runtime import run_api, run_listeners
 from shop.settings import Http, Kafka, Settings
-from shop.topics import PIX
+from shop.topics import DEADLETTER, PIX
 from tests.commands import environment
 from tests.integration.test_tracing import in_thread
 from tests.java import JavaProducer
@@ -86,7 +86,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def payments(
     kafka: Connection, database: Database, listen: Callable[..., ListenerContainer]
 ) -> Payments:
-    create_topics(kafka, [PIX])
+    create_topics(kafka, [PIX, DEADLETTER])
     payments = Payments(kafka, database)
     listen(PixValidator(), store=DatabaseStore(database))
     return payments
@@ -220,7 +220,7 @@ class Listening:
 def test_two_processes_share_the_partitions_and_all_payments(
     kafka: Connection, template: KafkaTemplate, database: Database, tmp_path: Path
 ) -> None:
-    create_topics(kafka, [PIX])
+    create_topics(kafka, [PIX, DEADLETTER])
     processes = [Listening(kafka, tmp_path, name) for name in ("one", "two")]
     try:
         for process in processes:
@@ -264,7 +264,7 @@ def _by_partition(pixes: list[Pix], results: list[SendResult]) -> dict[int, set[
 @pytest.fixture
 def shop(kafka: Connection, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """shop("pix", …) runs a command against the API and the group pix, and gives what it prints."""
-    create_topics(kafka, [PIX])
+    create_topics(kafka, [PIX, DEADLETTER])
     settings = Settings(
         data_dir=tmp_path,
         http=Http(port=free_port()),

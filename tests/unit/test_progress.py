@@ -17,11 +17,11 @@ def test_a_partition_that_stands_still_with_records_to_read_is_a_stall() -> None
     for second in range(20):
         clock.now = 100.0 + second
         progress.turned(lambda: {P: 7, Q: int(clock.now)})
-    assert progress.standstill(15) == Standstill("T[0] stands at 7 for 19 s", P, 7)
-    assert progress.standstill(19) is None
+    assert progress.standstills(15) == [Standstill("T[0] stands at 7 for 19 s", P, 7)]
+    assert progress.standstills(19) == []
     clock.now += 1
     progress.turned(lambda: {P: 8})
-    assert progress.standstill(15) is None
+    assert progress.standstills(15) == []
 
 
 def test_a_partition_that_had_nothing_to_read_for_a_while_begins_anew() -> None:
@@ -30,13 +30,13 @@ def test_a_partition_that_had_nothing_to_read_for_a_while_begins_anew() -> None:
     for behind in ({P: 7}, {}, {P: 7}):
         clock.now += 10
         progress.turned(lambda behind=behind: behind)  # type: ignore[misc]
-    assert progress.standstill(5) is None
+    assert progress.standstills(5) == []
 
 
 def test_a_loop_that_does_not_come_round_is_a_stall() -> None:
     clock = Clock()
     progress = Progress(clock)
     clock.now += 61
-    assert progress.standstill(60) == Standstill("the batch in hand takes 61 s")
+    assert progress.standstills(60) == [Standstill("the batch in hand takes 61 s", in_hand=True)]
     progress.turned(dict)
-    assert progress.standstill(60) is None
+    assert progress.standstills(60) == []

@@ -19,11 +19,15 @@ def test_an_outage_is_two_lines_however_many_clients_meet_it(
         brokers.answered()
         assert brokers.down
     assert len(caplog.messages) == 1
+    now += 3
+    brokers.failed(ALL_DOWN)
+    assert brokers.down_for == 3
 
     now += 2
     brokers.answered()
     brokers.answered()
 
     assert not brokers.down
+    assert brokers.down_for == 0
     assert len(caplog.messages) == 2
     assert caplog.messages[1] == "group email: brokers are back"

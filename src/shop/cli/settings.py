@@ -9,6 +9,8 @@ from shop.cli.output import print_table
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+_DECLARED = "as the listener says"
+
 
 def settings(
     context: typer.Context,
@@ -19,7 +21,7 @@ def settings(
     A value comes from the environment, else from --settings FILE, else the default. In the file,
     SHOP_HTTP__PORT is `port` in the section [http]. Secrets are shown as stars.
     """
-    from shop.settings import PREFIX, Settings, masked
+    from shop.settings import PREFIX, Listener, Settings, masked
 
     values = masked(settings_of(context))
     rows = [
@@ -42,8 +44,9 @@ def settings(
         return
     if not groups:
         own = f"{PREFIX}LISTENERS__<GROUP>__"
-        rows.append((f"{own}CONCURRENCY", None, "as the listener says"))
-        rows.append((f"{own}MAX_POLL_RECORDS", None, f"{PREFIX}KAFKA__MAX_POLL_RECORDS"))
+        for name in Listener.model_fields:
+            unset = f"{PREFIX}KAFKA__MAX_POLL_RECORDS" if name == "max_poll_records" else _DECLARED
+            rows.append((f"{own}{name.upper()}", None, unset))
     shown = [{"setting": name, "value": value, "default": default} for name, value, default in rows]
     print_table(shown, ["setting", "value", "default"])
 

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from litestar import Controller, Response, delete, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency, Provide
 from litestar.openapi.datastructures import ResponseSpec
@@ -38,6 +38,9 @@ _LOCATION = ResponseHeader(
     name="Location", description="Where its progress is.", documentation_only=True
 )
 _By = Annotated[str, QueryParameter(pattern=NAME, description="Who does it.")]
+_KNOWN = frozenset(
+    ("ids", "topic", "group", "exception", "olderThan", "newerThan", "by", "reason", "dryRun")
+)
 _Reason = Annotated[str | None, QueryParameter(max_length=1000, pattern=TEXT)]
 _Age = Annotated[
     float | None,
@@ -179,13 +182,16 @@ class LetterController(Controller):
     @delete(status_code=200, responses=documented(401, 503))
     async def discard_all(
         self,
+        request: Request[Any, Any, Any],
         discards: NamedDependency[Discards],
         choice: NamedDependency[Choice],
         by: _By,
         reason: _Reason = None,
         dryRun: Annotated[bool, QueryParameter()] = False,
     ) -> Discarded:
-        """Discard the letters chosen that are not settled yet."""
+        """Discard the letters chosen that are not settled yet. A parameter that is not known is
+        refused: without it, others would be discarded than meant."""
+        _know_all(request)
         _say_something(choice)
         if dryRun:
             return Discarded(*await asyncio.to_thread(discards.count, choice), dry_run=True)
@@ -205,3 +211,10 @@ def _say_something(choice: Choice) -> None:
             "olderThan 0 is all of them.",
             kind="invalid-request",
         )
+
+
+def _know_all(request: Request[Any, Any, Any]) -> None:
+    unknown = sorted(set(request.query_params) - _KNOWN)
+    if unknown:
+        known = ", ".join(sorted(_KNOWN))
+        raise ProblemError(400, f"There is no parameter {unknown[0]!r:.60}; there are {known}.")

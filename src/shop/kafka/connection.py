@@ -100,8 +100,14 @@ class Reachability:
         self._client = client
         self._clock = clock
         self._failed_at = 0.0
+        self._down_since = 0.0
         self._lock = threading.Lock()
         self.down = False
+
+    @property
+    def down_for(self) -> float:
+        """Seconds; 0 when brokers can be reached."""
+        return self._clock() - self._down_since if self.down else 0.0
 
     def failed(self, error: Code) -> None:
         """librdkafka's error_cb."""
@@ -111,6 +117,8 @@ class Reachability:
         with self._lock:
             self._failed_at = self._clock()
             first, self.down = not self.down, True
+            if first:
+                self._down_since = self._failed_at
         if first:
             log.warning("%s: no broker can be reached; trying on (%s)", self._client, error.str())
 

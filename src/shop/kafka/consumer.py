@@ -77,11 +77,15 @@ class GroupConsumer:
             return trouble
         return None if self.assigned.is_set() else "no partitions assigned yet"
 
-    def standstill(self, after: float) -> Standstill | None:
+    def standstills(self, after: float) -> list[Standstill]:
         """Where it has made no progress for more than `after` seconds, and waits for nothing."""
-        if self._intake.store_trouble or self._intake.reachability.down:
-            return None
-        return self._progress.standstill(after)
+        if self._intake.store_trouble:
+            return []
+        if (alone := self._intake.reachability.down_for) > after:
+            return [Standstill(f"it has reached no broker for {alone:.0f} s, though they answer")]
+        if self._intake.reachability.down:
+            return []
+        return self._progress.standstills(after)
 
     def stop(self) -> None:
         """Finish the record in hand, or the commit, and leave the group; `run` returns then."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from confluent_kafka import IsolationLevel
+from confluent_kafka import KafkaException, TopicPartition
 
 from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection, Reachability, client_name
@@ -16,12 +16,11 @@ from shop.kafka.dispatch import Dispatcher
 from shop.kafka.errors import KafkaError
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
-from shop.kafka.offsets import log_bounds
 from shop.kafka.progress import Standstill
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import External, Plain, Repeatable, Settlement, Transactional
-from shop.kafka.store import Store
+from shop.kafka.store import Partition, Store
 from shop.kafka.topic import Topic, TopicPattern
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 # them must be done within max.poll.interval.ms, or another member does them too.
 EXTERNAL_MOST = 10
 ASK_S = 2.0  # for brokers to answer a question of the watch
+BELIEVED_S = 10.0
 TOPICS_GRACE_S = 2.0  # for brokers to hear of topics that were just made
 
 
@@ -70,6 +70,7 @@ class ListenerContainer:
         self._on_failure = on_failure
         self._reset = auto_offset_reset
         self._began_with: set[str] = set()
+        self._said: dict[tuple[Partition | None, int], tuple[float, bool]] = {}
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
         letters = dead_letters or DeadLetters()
@@ -102,7 +103,6 @@ class ListenerContainer:
                 "queued.min.messages": max(1000, 10 * max_poll_records),
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.queue.backoff.ms": 5,
-                "enable.partition.eof": True,  # a log may end in markers, which are no records
                 "session.timeout.ms": session_timeout_ms,
                 "heartbeat.interval.ms": min(1000, session_timeout_ms // 3),  # how soon it joins
                 "max.poll.interval.ms": max(max_poll_interval_ms, session_timeout_ms),
@@ -189,21 +189,35 @@ class ListenerContainer:
         there are records for it; None when all have. Waiting for what is away is no stall. Asks the
         brokers where it looks like one."""
         for thread, consumer in zip(self._threads, self._consumers, strict=False):
-            found = consumer.standstill(after) if thread.is_alive() else None
-            if found is not None and (found.partition is None or self._goes_on(found)):
-                return found.reason
+            for found in consumer.standstills(after) if thread.is_alive() else ():
+                if self._is_its_own(found):
+                    return found.reason
         return None
 
-    def _goes_on(self, standstill: Standstill) -> bool:
-        """Whether the log does, as far as no open transaction holds it up."""
-        partition = standstill.partition
-        assert partition is not None
-        committed = IsolationLevel.READ_COMMITTED
+    def _is_its_own(self, standstill: Standstill) -> bool:
+        """Whether brokers answer others, and there is a record. What they said is believed for a
+        while: a log may end in markers of transactions for ever."""
+        place = (standstill.partition, standstill.at)
+        said_at, verdict = self._said.get(place, (0.0, False))
+        if time.monotonic() - said_at > BELIEVED_S:
+            verdict = standstill.in_hand or self._ask(standstill)
+            if len(self._said) > 1_000:
+                self._said.clear()
+            self._said[place] = time.monotonic(), verdict
+        return verdict
+
+    def _ask(self, standstill: Standstill) -> bool:
         try:
-            bounds = log_bounds(self._connection, [partition], ASK_S, isolation=committed)
-        except KafkaError:
+            if standstill.partition is None:
+                return bool(self._connection.metadata(ASK_S).brokers)
+            reader = self._connection.reader()
+            try:
+                reader.assign([TopicPartition(*standstill.partition, standstill.at)])
+                return any(record.error() is None for record in reader.consume(1, ASK_S))
+            finally:
+                reader.close()  # type: ignore[no-untyped-call]
+        except (KafkaError, KafkaException):
             return False
-        return bounds[partition].high > standstill.at
 
     def _recognise(self, topics: Collection[str], timeout: float = 2.0) -> None:
         if self._store is not None:

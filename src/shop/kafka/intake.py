@@ -182,8 +182,6 @@ class Intake:
         code = error.code()
         if code == Code._AUTO_OFFSET_RESET:
             self._unplaced.add(Partition(raw.topic(), raw.partition()))
-        elif code == Code._PARTITION_EOF:
-            self._reading.ends[Partition(raw.topic(), raw.partition())] = raw.offset()
         elif code in _MISSING:
             if self._missing_due is None:  # it is said only once
                 self._missing_due = time.monotonic() + MISSING_TOPIC_GRACE_S
@@ -203,7 +201,7 @@ class Intake:
             return {}
         held = self.positions.held
         waits = {p for p in held if p in self._waiting or self.recognition.holds(p)}
-        return behind(self._consumer, held, self._reading.ends, waits | self._unplaced)
+        return behind(self._consumer, held, waits | self._unplaced)
 
     def stored(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """The store's positions, None where it has none. Raises StoreUnavailable."""
@@ -244,6 +242,7 @@ class Intake:
         """The broker has no such offsets: a group that begins, or one whose records are gone.
         Tried again at the next poll while the broker does not answer. First all are looked up: an
         idle fetch holds up what is asked on its connection."""
+        self._unplaced.intersection_update(self.positions.held)  # an error may come late
         starts = {p: offset for p in self._unplaced if (offset := self._start_of(p)) is not None}
         for partition, offset in starts.items():
             self._reading.start(partition, offset)

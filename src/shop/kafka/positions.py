@@ -67,12 +67,10 @@ class Reading:
         self._expected: dict[Partition, int | None] = {}
         self._gaps: dict[Partition, tuple[int, int]] = {}
         self._again: dict[Partition, int] = {}
-        self.ends: dict[Partition, int] = {}  # where the log was seen to end
 
     def start(self, partition: Partition, offset: int | None) -> None:
         """Read from this offset on; None: wherever the broker begins."""
         self._expected[partition] = offset
-        self.ends.pop(partition, None)
 
     def stop(self, partition: Partition) -> None:
         self._expected.pop(partition, None)

@@ -12,11 +12,12 @@ LOOK_EVERY_S = 1.0
 
 
 class Standstill(NamedTuple):
-    """`at`: the offset that the partition should go on from; None: a batch in hand takes long."""
+    """`at`: the offset that the partition should go on from. None: of the whole consumer."""
 
     reason: str
     partition: Partition | None = None
     at: int = 0
+    in_hand: bool = False
 
 
 class Progress:
@@ -42,34 +43,33 @@ class Progress:
         }
         self._looked_at = now
 
-    def standstill(self, after: float) -> Standstill | None:
+    def standstills(self, after: float) -> list[Standstill]:
         """Where this consumer has made no progress for more than `after` seconds."""
         now = self._clock()
         if now - self._turned_at > after:
-            return Standstill(f"the batch in hand takes {now - self._turned_at:.0f} s")
+            taken = now - self._turned_at
+            return [Standstill(f"the batch in hand takes {taken:.0f} s", in_hand=True)]
+        found = []
         for partition, (at, since) in self._since.items():
             stood = self._looked_at - since
             if stood > after:
                 where = f"{partition.topic}[{partition.number}]"
-                return Standstill(f"{where} stands at {at} for {stood:.0f} s", partition, at)
-        return None
+                found.append(Standstill(f"{where} stands at {at} for {stood:.0f} s", partition, at))
+        return found
 
 
 def behind(
     consumer: Any,
     held: Mapping[Partition, int | None],
-    ends: Mapping[Partition, int],
     without: Container[Partition],
 ) -> dict[Partition, int]:
-    """Where the partitions stand whose logs go on past that, as far as the client was told. `ends`
-    are the offsets at which it saw a log end: all that is before them and past the last record are
-    markers of transactions. What follows may still be of a transaction that is open."""
-    found = {}
-    for partition, position in held.items():
-        at = max(position or 0, ends.get(partition, 0))
-        if partition not in without and _end(consumer, partition) > at:
-            found[partition] = at
-    return found
+    """Where the partitions stand whose logs go on past that, as far as the client was told: maybe
+    only by markers of transactions, or by one that is open."""
+    return {
+        partition: position or 0
+        for partition, position in held.items()
+        if partition not in without and _end(consumer, partition) > (position or 0)
+    }
 
 
 def _end(consumer: Any, partition: Partition) -> int:

@@ -243,6 +243,9 @@ def test_nobody_redrives_or_discards_all_by_saying_nothing(api: Api) -> None:
     api.keeper.fail(Raw())
     assert "olderThan 0 is all" in api.redrive(400)["detail"]
     assert api.client.delete("/deadletters", params={"by": "ops"}).status_code == 400
+    mistyped = api.client.delete("/deadletters", params={"by": "ops", "group": "a", "newerthan": 1})
+    assert mistyped.status_code == 400
+    assert "newerthan" in mistyped.json()["detail"]
     assert api.only()["state"] == "waiting"
 
 
