@@ -290,7 +290,7 @@ def test_a_record_may_wait_longer_than_any_timeout_and_its_consumer_stays_in_the
         return calls["bad"] == 2
 
     eventually(second_attempt)
-    assert sum(calls[text] for text in sent) > len(sent) / 3, "the other partition went on"
+    assert sum(calls[text] for text in sent) > len(sent) / 10, "the other partition went on"
     eventually(lambda: all(calls[text] == 1 for text in sent))
     assert member_ids(kafka, group) == before
     told = [r.getMessage() for r in caplog.records if group in r.getMessage()]
