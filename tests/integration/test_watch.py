@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from shop.broker import free_port
 from shop.databases import Databases
@@ -130,10 +130,41 @@ def test_a_group_that_waits_for_its_next_attempt_is_not_stalled(
     assert set(looks) == {None}
 
 
+def test_a_client_that_gives_no_records_is_a_stall_and_an_idle_one_is_none(
+    kafka: Connection, template: KafkaTemplate, make_topic: Callable[..., Topic[str]],
+    listen: Callable[..., ListenerContainer], group: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("shop.kafka.container.ASK_EVERY_S", 0.0)
+    topic = make_topic(TEXT, partitions=2)
+    seen: list[str] = []
+
+    @listener(topic, group=group)
+    def on(text: str) -> None:
+        seen.append(text)
+
+    container = listen(on)
+    sent = template.send(topic, "k", "first")
+    eventually(lambda: seen == ["first"])
+    looks: list[str | None] = []
+    began = time.monotonic()
+    eventually(lambda: looks.append(container.stalled(1.0)) or time.monotonic() - began > 4)
+    assert set(looks) == {None}, "there is nothing to read"
+
+    client = container._consumers[0]._intake._consumer
+    client.pause([TopicPartition(topic.name, sent.partition)])  # as if it had forgotten it
+    template.send(topic, "k", "second")
+    why = eventually(lambda: container.stalled(1.0))
+    assert why == f"{topic.name}[{sent.partition}] stands at 1, and there are records"
+    client.resume([TopicPartition(topic.name, sent.partition)])
+    eventually(lambda: seen == ["first", "second"])
+    eventually(lambda: container.stalled(1.0) is None)
+
+
 def test_a_log_that_ends_in_a_transaction_s_marker_is_read_to_its_end(
     kafka: Connection, make_topic: Callable[..., Topic[str]],
-    listen: Callable[..., ListenerContainer], group: str,
+    listen: Callable[..., ListenerContainer], group: str, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr("shop.kafka.container.ASK_EVERY_S", 0.0)
     topic = make_topic(TEXT)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": group})
     producer.init_transactions()
@@ -151,5 +182,5 @@ def test_a_log_that_ends_in_a_transaction_s_marker_is_read_to_its_end(
         eventually(lambda at=number: len(seen) == at + 1)
     looks: list[str | None] = []
     began = time.monotonic()
-    eventually(lambda: looks.append(container.stalled(1.0)) or time.monotonic() - began > 4)
+    eventually(lambda: looks.append(container.stalled(1.0)) or time.monotonic() - began > 6)
     assert set(looks) == {None}

@@ -1,4 +1,4 @@
-from shop.kafka.progress import Progress, Standstill
+from shop.kafka.progress import Progress
 from shop.kafka.store import Partition
 
 P, Q = Partition("T", 0), Partition("T", 1)
@@ -11,32 +11,32 @@ class Clock:
         return self.now
 
 
-def test_a_partition_that_stands_still_with_records_to_read_is_a_stall() -> None:
+def test_a_partition_stands_for_as_long_as_its_offset_is_the_same() -> None:
     clock = Clock()
     progress = Progress(clock)
     for second in range(20):
         clock.now = 100.0 + second
         progress.turned(lambda: {P: 7, Q: int(clock.now)})
-    assert progress.standstills(15) == [Standstill("T[0] stands at 7 for 19 s", P, 7)]
-    assert progress.standstills(19) == []
+    assert progress.standing(15) == {P: 7}
+    assert progress.standing(19) == {}
     clock.now += 1
     progress.turned(lambda: {P: 8})
-    assert progress.standstills(15) == []
+    assert progress.standing(15) == {}
 
 
-def test_a_partition_that_had_nothing_to_read_for_a_while_begins_anew() -> None:
+def test_a_partition_that_waited_for_something_begins_anew() -> None:
     clock = Clock()
     progress = Progress(clock)
-    for behind in ({P: 7}, {}, {P: 7}):
+    for standing in ({P: 7}, {}, {P: 7}):
         clock.now += 10
-        progress.turned(lambda behind=behind: behind)  # type: ignore[misc]
-    assert progress.standstills(5) == []
+        progress.turned(lambda standing=standing: standing)  # type: ignore[misc]
+    assert progress.standing(5) == {}
 
 
-def test_a_loop_that_does_not_come_round_is_a_stall() -> None:
+def test_a_batch_is_in_hand_until_the_turn_ends() -> None:
     clock = Clock()
     progress = Progress(clock)
     clock.now += 61
-    assert progress.standstills(60) == [Standstill("the batch in hand takes 61 s", in_hand=True)]
+    assert progress.in_hand_for() == 61
     progress.turned(dict)
-    assert progress.standstills(60) == []
+    assert progress.in_hand_for() == 0

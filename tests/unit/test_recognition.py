@@ -36,8 +36,8 @@ def test_a_topic_that_cannot_be_recognised_holds_back_itself_alone_and_is_told()
     recognition.release(client)
 
     assert client.readable == {Partition("B", 0)}
-    assert recognition.holds(Partition("A", 0))
-    assert not recognition.holds(Partition("B", 0))
+    assert Partition("A", 0) in recognition
+    assert Partition("B", 0) not in recognition
     assert recognition.trouble == "topic A is not recognised yet: no answer"
 
     gone.clear()

@@ -10,7 +10,7 @@ from shop.kafka.dead_letter import Failure
 from shop.kafka.dispatch import NotAcknowledged, Record, RecordFailed, Stopping, current_message
 from shop.kafka.errors import Fenced, ListenerFailed, StoreUnavailable, Unavailable
 from shop.kafka.intake import Intake
-from shop.kafka.progress import Progress, Standstill
+from shop.kafka.progress import Progress
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import Settlement
 from shop.kafka.store import Partition
@@ -77,15 +77,19 @@ class GroupConsumer:
             return trouble
         return None if self.assigned.is_set() else "no partitions assigned yet"
 
-    def standstills(self, after: float) -> list[Standstill]:
-        """Where it has made no progress for more than `after` seconds, and waits for nothing."""
-        if self._intake.store_trouble:
-            return []
-        if (alone := self._intake.reachability.down_for) > after:
-            return [Standstill(f"it has reached no broker for {alone:.0f} s, though they answer")]
-        if self._intake.reachability.down:
-            return []
-        return self._progress.standstills(after)
+    @property
+    def in_hand_for(self) -> float:
+        """Seconds that the batch in hand takes; a database that it waits for takes none."""
+        return 0.0 if self._intake.store_trouble else self._progress.in_hand_for()
+
+    @property
+    def unreached_for(self) -> float:
+        """Seconds that it has reached no broker."""
+        return self._intake.reachability.down_for
+
+    def standing(self, after: float) -> dict[Partition, int]:
+        """The partitions of which it has read nothing for more than `after` seconds, and where."""
+        return self._progress.standing(after)
 
     def stop(self) -> None:
         """Finish the record in hand, or the commit, and leave the group; `run` returns then."""
@@ -107,7 +111,7 @@ class GroupConsumer:
             self._handle(records)
             current_message.set(None)
         self._intake.commit()
-        self._progress.turned(self._intake.behind)
+        self._progress.turned(self._intake.standing)
         if self._away:
             self._no_longer_away(self._away - self._intake.positions.held.keys())
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
-
 from shop.kafka.admin import require_topics, topic_ids
 from shop.kafka.connection import Connection, Reachability, client_name
 from shop.kafka.consumer import GroupConsumer
@@ -16,7 +14,7 @@ from shop.kafka.dispatch import Dispatcher
 from shop.kafka.errors import KafkaError
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
-from shop.kafka.progress import Standstill
+from shop.kafka.progress import ANSWER_S, unread
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import External, Plain, Repeatable, Settlement, Transactional
@@ -28,8 +26,7 @@ log = logging.getLogger(__name__)
 # Records of an external listener in hand at once: each may take as long as a time-out, and all of
 # them must be done within max.poll.interval.ms, or another member does them too.
 EXTERNAL_MOST = 10
-ASK_S = 2.0  # for brokers to answer a question of the watch
-BELIEVED_S = 10.0
+ASK_EVERY_S = 20.0  # what brokers said of a group that may stall is believed for so long
 TOPICS_GRACE_S = 2.0  # for brokers to hear of topics that were just made
 
 
@@ -70,7 +67,9 @@ class ListenerContainer:
         self._on_failure = on_failure
         self._reset = auto_offset_reset
         self._began_with: set[str] = set()
-        self._said: dict[tuple[Partition | None, int], tuple[float, bool]] = {}
+        self._ask_at = 0.0
+        self._unread: dict[Partition, int] = {}
+        self._others_reach = False
         sources = [source for e in endpoints for source in e.declaration.sources]
         self._required = [source.name for source in sources if isinstance(source, Topic)]
         letters = dead_letters or DeadLetters()
@@ -186,37 +185,29 @@ class ListenerContainer:
 
     def stalled(self, after: float) -> str | None:
         """Why a consumer of the group has made no progress for more than `after` seconds, although
-        there are records for it; None when all have. Waiting for what is away is no stall. Asks the
-        brokers where it looks like one."""
-        for thread, consumer in zip(self._threads, self._consumers, strict=False):
-            for found in consumer.standstills(after) if thread.is_alive() else ():
-                if self._is_its_own(found):
-                    return found.reason
+        there are records for it; None when all have. Waiting for what is away is no stall: where it
+        may be one, the brokers are asked, for some seconds and not again for ASK_EVERY_S."""
+        alive = [c for t, c in zip(self._threads, self._consumers, strict=False) if t.is_alive()]
+        for consumer in alive:
+            if consumer.in_hand_for > after and consumer.unreached_for <= after:
+                return f"the batch in hand takes {consumer.in_hand_for:.0f} s"
+        standing = {p: at for consumer in alive for p, at in consumer.standing(after).items()}
+        unreached = max((consumer.unreached_for for consumer in alive), default=0.0)
+        if time.monotonic() > self._ask_at and (standing or unreached > after):
+            self._ask_at = time.monotonic() + ASK_EVERY_S
+            self._unread = {p: standing[p] for p in unread(self._connection, standing)}
+            self._others_reach = unreached > after and self._brokers_answer()
+        if unreached > after and self._others_reach:
+            return f"no broker was reached for {unreached:.0f} s, though they answer others"
+        for (topic, number), at in self._unread.items():
+            if standing.get(Partition(topic, number)) == at:
+                return f"{topic}[{number}] stands at {at}, and there are records"
         return None
 
-    def _is_its_own(self, standstill: Standstill) -> bool:
-        """Whether brokers answer others, and there is a record. What they said is believed for a
-        while: a log may end in markers of transactions for ever."""
-        place = (standstill.partition, standstill.at)
-        said_at, verdict = self._said.get(place, (0.0, False))
-        if time.monotonic() - said_at > BELIEVED_S:
-            verdict = standstill.in_hand or self._ask(standstill)
-            if len(self._said) > 1_000:
-                self._said.clear()
-            self._said[place] = time.monotonic(), verdict
-        return verdict
-
-    def _ask(self, standstill: Standstill) -> bool:
+    def _brokers_answer(self) -> bool:
         try:
-            if standstill.partition is None:
-                return bool(self._connection.metadata(ASK_S).brokers)
-            reader = self._connection.reader()
-            try:
-                reader.assign([TopicPartition(*standstill.partition, standstill.at)])
-                return any(record.error() is None for record in reader.consume(1, ASK_S))
-            finally:
-                reader.close()  # type: ignore[no-untyped-call]
-        except (KafkaError, KafkaException):
+            return bool(self._connection.metadata(ANSWER_S).brokers)
+        except KafkaError:
             return False
 
     def _recognise(self, topics: Collection[str], timeout: float = 2.0) -> None:

@@ -13,7 +13,6 @@ from shop.kafka.connection import Connection, Consumer, Reachability, silent
 from shop.kafka.dispatch import Record
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions, Reading
-from shop.kafka.progress import behind
 from shop.kafka.quix import QuixException
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Waiting
@@ -99,7 +98,7 @@ class Intake:
     def poll(self) -> list[Record]:
         """What is there at once, at most max_poll_records; waits only for the first, POLL_S."""
         for partition in self._waiting.take_due():
-            if partition in self.positions and not self.recognition.holds(partition):
+            if partition in self.positions and partition not in self.recognition:
                 self._consumer.resume([TopicPartition(*partition)])
         if self._unplaced:
             self._place_all()
@@ -195,13 +194,13 @@ class Intake:
         else:
             log.debug("group %s: %s", self._group, error.str())
 
-    def behind(self) -> dict[Partition, int]:
-        """Where the partitions stand that have records to read, and nothing to wait for."""
+    def standing(self) -> dict[Partition, int]:
+        """The offsets that the partitions are to be read at which wait for nothing."""
         if self.reachability.down or self.store_trouble:
             return {}
-        held = self.positions.held
-        waits = {p for p in held if p in self._waiting or self.recognition.holds(p)}
-        return behind(self._consumer, held, waits | self._unplaced)
+        waits = (self._waiting, self._unplaced, self.recognition)
+        expected = self._reading.expected.items()
+        return {p: at for p, at in expected if at is not None and not any(p in w for w in waits)}
 
     def stored(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """The store's positions, None where it has none. Raises StoreUnavailable."""

@@ -64,22 +64,22 @@ class Reading:
     """
 
     def __init__(self) -> None:
-        self._expected: dict[Partition, int | None] = {}
+        self.expected: dict[Partition, int | None] = {}
         self._gaps: dict[Partition, tuple[int, int]] = {}
         self._again: dict[Partition, int] = {}
 
     def start(self, partition: Partition, offset: int | None) -> None:
         """Read from this offset on; None: wherever the broker begins."""
-        self._expected[partition] = offset
+        self.expected[partition] = offset
 
     def stop(self, partition: Partition) -> None:
-        self._expected.pop(partition, None)
+        self.expected.pop(partition, None)
 
     def takes(self, partition: Partition, offset: int) -> bool:
         """Whether the record is the next one, and so to be handled."""
-        if partition not in self._expected or partition in self._again:
+        if partition not in self.expected or partition in self._again:
             return False
-        expected = self._expected[partition]
+        expected = self.expected[partition]
         if expected is not None and offset != expected:
             if offset < expected:  # read before
                 return False
@@ -87,7 +87,7 @@ class Reading:
                 self._gaps[partition] = expected, offset
                 self._again[partition] = expected
                 return False
-        self._expected[partition] = offset + 1
+        self.expected[partition] = offset + 1
         return True
 
     def to_read_again(self) -> Mapping[Partition, int]:

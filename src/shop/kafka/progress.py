@@ -1,23 +1,17 @@
 """Whether a consumer gets on: not only that its thread lives."""
 
 import time
-from collections.abc import Callable, Container, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 
+from shop.kafka.connection import Connection
+from shop.kafka.errors import KafkaError
+from shop.kafka.offsets import log_bounds
 from shop.kafka.store import Partition
 
 LOOK_EVERY_S = 1.0
-
-
-class Standstill(NamedTuple):
-    """`at`: the offset that the partition should go on from. None: of the whole consumer."""
-
-    reason: str
-    partition: Partition | None = None
-    at: int = 0
-    in_hand: bool = False
+ANSWER_S = 2.0  # for brokers to answer
 
 
 class Progress:
@@ -29,52 +23,48 @@ class Progress:
         self._looked_at = -LOOK_EVERY_S
         self._since: dict[Partition, tuple[int, float]] = {}
 
-    def turned(self, behind: Callable[[], Mapping[Partition, int]]) -> None:
-        """A turn of the loop ends. `behind` gives where the partitions stand that have records to
-        read, and nothing to wait for; it is asked once a second at most."""
+    def turned(self, positions: Callable[[], Mapping[Partition, int]]) -> None:
+        """A turn of the loop ends. `positions` gives where the partitions stand that wait for
+        nothing; it is asked once a second at most."""
         now = self._clock()
         self._turned_at = now
         if now < self._looked_at + LOOK_EVERY_S:
             return
         before = self._since
         self._since = {
-            partition: known if (known := before.get(partition, (at, now)))[0] == at else (at, now)
-            for partition, at in behind().items()
+            partition: known
+            if (known := before.get(partition, (None, now)))[0] == at
+            else (at, now)
+            for partition, at in positions().items()
         }
         self._looked_at = now
 
-    def standstills(self, after: float) -> list[Standstill]:
-        """Where this consumer has made no progress for more than `after` seconds."""
-        now = self._clock()
-        if now - self._turned_at > after:
-            taken = now - self._turned_at
-            return [Standstill(f"the batch in hand takes {taken:.0f} s", in_hand=True)]
-        found = []
-        for partition, (at, since) in self._since.items():
-            stood = self._looked_at - since
-            if stood > after:
-                where = f"{partition.topic}[{partition.number}]"
-                found.append(Standstill(f"{where} stands at {at} for {stood:.0f} s", partition, at))
-        return found
+    def in_hand_for(self) -> float:
+        """Seconds since a turn ended."""
+        return self._clock() - self._turned_at
+
+    def standing(self, after: float) -> dict[Partition, int]:
+        """The partitions that have stood at an offset for more than `after` seconds."""
+        until = self._looked_at - after
+        return {p: at for p, (at, since) in self._since.items() if since < until}
 
 
-def behind(
-    consumer: Any,
-    held: Mapping[Partition, int | None],
-    without: Container[Partition],
-) -> dict[Partition, int]:
-    """Where the partitions stand whose logs go on past that, as far as the client was told: maybe
-    only by markers of transactions, or by one that is open."""
-    return {
-        partition: position or 0
-        for partition, position in held.items()
-        if partition not in without and _end(consumer, partition) > (position or 0)
-    }
-
-
-def _end(consumer: Any, partition: Partition) -> int:
+def unread(connection: Connection, standing: Mapping[Partition, int]) -> list[Partition]:
+    """Those of which a record can be read at that offset or later; none when the brokers do not
+    answer. A log may go on by markers of transactions alone, or by one that is open."""
+    committed = IsolationLevel.READ_COMMITTED
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
-    except KafkaException:
-        return -1
-    return -1 if low == high else int(high)  # nothing there; or -1001 for both, not known
+        bounds = log_bounds(connection, list(standing), ANSWER_S, isolation=committed)
+        longer = [partition for partition, at in standing.items() if bounds[partition].high > at]
+        return [p for p in longer if _has_record(connection, p, standing[p])]
+    except (KafkaError, KafkaException):
+        return []
+
+
+def _has_record(connection: Connection, partition: Partition, at: int) -> bool:
+    reader = connection.reader()
+    try:
+        reader.assign([TopicPartition(*partition, at)])
+        return any(record.error() is None for record in reader.consume(1, ANSWER_S))
+    finally:
+        reader.close()  # type: ignore[no-untyped-call]

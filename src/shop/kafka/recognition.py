@@ -59,5 +59,6 @@ class Recognition:
             consumer.resume([TopicPartition(*partition) for partition in known])
             self._held.difference_update(known)
 
-    def holds(self, partition: Partition) -> bool:
+    def __contains__(self, partition: object) -> bool:
+        """Whether it holds this partition back."""
         return partition in self._held
