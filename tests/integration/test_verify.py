@@ -5,9 +5,10 @@ import shutil
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +22,7 @@ from shop.db.store import write_outbox
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
 from shop.kafka.dead_letter import REDRIVE_OF
-from shop.kafka.groups import commit_for
+from shop.kafka.groups import GroupHasMembers, commit_for
 from shop.kafka.store import Partition
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
 from shop.kafka.wire import REDRIVE_TO
@@ -54,6 +55,7 @@ class Data:
     def __init__(self, kafka: Connection, directory: Path) -> None:
         self.kafka = kafka
         self.directory = directory
+        self.worked: set[str] = set()
         settings = Kafka(bootstrap_servers=kafka.bootstrap_servers, session_timeout_ms=6000)
         self.settings = Settings(data_dir=directory, kafka=settings)
 
@@ -102,6 +104,7 @@ class Data:
     @contextmanager
     def working(self) -> Iterator[None]:
         """All groups and relays, in this process."""
+        self.worked.update(SERVICE_OF_GROUP)
         stop = threading.Event()
         with self.shop() as shop:
             arguments = (shop, list(SERVICE_OF_GROUP))
@@ -116,6 +119,7 @@ class Data:
 
     def handle_unpublished(self) -> int:
         """Let fraud handle what there is, without a relay; how many events wait then."""
+        self.worked.add("fraud")
         with self.shop() as shop:
             container = shop.listener_container(
                 group="fraud", instance=None, on_failure=lambda *_: None
@@ -142,14 +146,18 @@ class Data:
 
     def has_read_all(self, group: str) -> bool:
         (reader,) = [one for one in groups_of({}) if one.name == group]
-        query = "SELECT topic, partition, next_offset FROM position WHERE consumer_group = ?"
-        stored = {(t, n): at for t, n, at in self.rows(SERVICE_OF_GROUP[group], query, group)}
+        stored = self.positions(group)
         return all(
-            stored.get((topic.name, partition.number), 0) == partition.high
+            stored.get(Partition(topic.name, partition.number), 0) == partition.high
             for topic in describe_topics(self.kafka)
             if reader.reads(topic.name)
             for partition in topic.partitions
         )
+
+    def positions(self, group: str) -> dict[Partition, int]:
+        query = "SELECT topic, partition, next_offset FROM position WHERE consumer_group = ?"
+        rows = self.rows(SERVICE_OF_GROUP[group], query, group)
+        return {Partition(topic, number): offset for topic, number, offset in rows}
 
     def audit(self) -> Report:
         return audit(self.settings, patience=0.3)
@@ -200,10 +208,21 @@ def base(broker: EmbeddedKafka) -> Data:
 
 
 @pytest.fixture
-def data(base: Data, tmp_path: Path) -> Data:
+def data(base: Data, tmp_path: Path) -> Iterator[Data]:
     copy = tmp_path / "data"
     shutil.copytree(base.directory, copy, ignore=shutil.ignore_patterns("kafka"))
-    return Data(base.kafka, copy)
+    data = Data(base.kafka, copy)
+    yield data
+    for group in data.worked:  # the next copy has not done what these have told Kafka of
+        eventually(partial(can_set, base.kafka, group, base.positions(group)), "no members left")
+
+
+def can_set(kafka: Connection, group: str, offsets: Mapping[Partition, int]) -> bool:
+    try:
+        commit_for(kafka, group, offsets)
+    except GroupHasMembers:  # one that closed while another joined is there until its session ends
+        return False
+    return True
 
 
 def test_nothing_is_found_where_nothing_is_wrong(base: Data) -> None:
@@ -280,6 +299,19 @@ def test_a_decision_that_never_was_on_a_topic_is_lost(data: Data) -> None:
 
     data.rows("fraud", "DELETE FROM outbox")
     assert data.found() == {(Kind.LOST, "group fraud"): waiting}
+
+
+def test_a_database_that_is_gone_or_older_than_its_work_is_found(data: Data) -> None:
+    for service in ("users", "fraud", "orders"):
+        (data.directory / f"{service}.db").unlink()
+    data.rows("email", "UPDATE position SET next_offset = 1 WHERE consumer_group = 'email'")
+
+    report = data.audit()
+    behind = [finding for finding in report.findings if "database had done" in finding.what]
+    assert {(f.kind, f.where) for f in behind} == {
+        (Kind.LOST, f"group {group}") for group in ("users", "batch", "fraud", "orders", "email")
+    }
+    assert behind == list(report.findings)
 
 
 def test_the_command_tells_of_findings_by_its_exit_code(data: Data) -> None:

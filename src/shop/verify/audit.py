@@ -38,7 +38,13 @@ from shop.verify.horizons import Horizons
 from shop.verify.letters import Letters
 from shop.verify.mails import check_copies, read_mails
 from shop.verify.outboxes import PATIENCE_S, check_outboxes, databases_of, waiting_records
-from shop.verify.positions import check_positions, made_anew, partitions_of
+from shop.verify.positions import (
+    check_committed,
+    check_positions,
+    committed_before,
+    made_anew,
+    partitions_of,
+)
 from shop.verify.redrives import check_redrives, note_sent_again, read_redrives
 from shop.verify.report import Notes, Report
 from shop.verify.scan import Scan
@@ -120,6 +126,7 @@ class _Look:
         """How many records were read."""
         self._connection.metadata(ANSWER_S)
         before = self._bounds(groups_of({}))
+        committed = committed_before(self._connection)
         groups = groups_of(self._databases)
         fan_outs = read_fan_outs(self._databases.get("users"))
         read_accepted(self._databases, self._scratch)
@@ -128,6 +135,7 @@ class _Look:
         after = self._bounds(groups)
         ids = topic_ids(self._connection, sorted({partition.topic for partition in after}))
         others = made_anew(groups, ids)
+        check_committed(groups, committed, before, self._notes)
         groups = [check_positions(group, ids, before, after, self._notes) for group in groups]
         if self._mails_are_kept:
             read_mails(self._mail, self._scratch)

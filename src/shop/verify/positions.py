@@ -18,6 +18,10 @@ _ADVICE = (
     "stop the group and choose where it goes on: set its rows in the table position of its "
     "database, or delete them and those in topic_read to begin anew"
 )
+_RESTORE = (
+    "its database is gone, or older than what it told Kafka: put the right one back; where there "
+    "is none, the group begins anew and handles all again that it does not know of"
+)
 
 
 def partitions_of(topics: Mapping[str, Any], groups: Sequence[Group]) -> list[Partition]:
@@ -72,6 +76,34 @@ def check_positions(
         if "deleted" not in what:
             del sound[partition]
     return replace(group, positions=sound)
+
+
+def committed_before(connection: Connection) -> dict[str, dict[Partition, int]]:
+    """What each of our groups has committed to Kafka. To be asked before the databases, which are
+    always ahead of it."""
+    names = [name for name in group_names(connection) if name in SERVICE_OF_GROUP]
+    return committed_offsets(connection, names)
+
+
+def check_committed(
+    groups: Iterable[Group],
+    committed: Mapping[str, Mapping[Partition, int]],
+    begins: Mapping[Partition, Bounds],
+    notes: Notes,
+) -> None:
+    """A database that is behind what its group has told Kafka is not the one that did the work: it
+    is gone, or was put back from a copy. A group that knows a topic and has handled nothing of it
+    has committed where it begins: by auto-offset-reset latest at the end."""
+    for group in groups:
+        for partition, offset in sorted(committed.get(group.name, {}).items()):
+            position = group.positions.get(partition)
+            begin = begins[partition].low if partition in begins else 0
+            if position is None and (offset <= begin or partition.topic in group.topic_ids):
+                continue
+            if (position or 0) < offset:
+                example = Example(record=place(*partition, position or 0), detail=f"not {offset}")
+                where = f"group {group.name}"
+                notes.found(Kind.LOST, "what its database had done", where, _RESTORE, example)
 
 
 class Others:
