@@ -370,6 +370,9 @@ DAMAGES = [  # of one row each, which no other damage is about
      "fraud", Kind.DECIDED_TWICE, "group fraud"),
     ("UPDATE orders SET status = 'accepted' WHERE id = (SELECT min(id) FROM orders)",
      "orders", Kind.UNDECIDED, "group orders"),
+    ("UPDATE orders SET status = CASE status WHEN 'approved' THEN 'rejected' ELSE 'approved' END "
+     "WHERE id = (SELECT max(id) FROM orders WHERE answered_with IS NOT NULL)",
+     "orders", Kind.UNDECIDED, "group orders"),
     ("INSERT INTO orders (id, email, amount, status, correlation_id, created_at, answered_with) "
      "VALUES ('lost', 'a@b', '1', 'accepted', 'C', 1, 'C')",
      "orders", Kind.LOST, "orders database"),

@@ -8,7 +8,7 @@ from shop.kafka.wire import Message
 from shop.orders.model import OrderRow, Status
 from shop.topics import ORDER_APPROVED, ORDER_REJECTED
 
-_DECIDED = {ORDER_APPROVED.name: Status.APPROVED, ORDER_REJECTED.name: Status.REJECTED}
+DECIDED = {ORDER_APPROVED.name: Status.APPROVED, ORDER_REJECTED.name: Status.REJECTED}
 
 
 class OrderStatus:
@@ -24,7 +24,7 @@ class OrderStatus:
             id=order.order_id,
             email=order.email,
             amount=order.amount,
-            status=_DECIDED[message.topic],
+            status=DECIDED[message.topic],
             correlation_id=message.correlation_id,
             created_at=message.timestamp if message.timestamp > 0 else now,
             decided_at=now,

@@ -10,7 +10,8 @@ from shop.deadletters.intake import letter_of
 from shop.deadletters.model import LetterRow
 from shop.fraud.model import Decision
 from shop.kafka.wire import Message
-from shop.orders.model import OrderRow, Status
+from shop.orders.listeners import DECIDED
+from shop.orders.model import OrderRow
 from shop.pix.model import PaymentRow
 from shop.pix.model import Status as PixStatus
 from shop.reports.files import file_name
@@ -59,6 +60,16 @@ def _letter(message: Message[Any]) -> str:
     return letter_of(message).id
 
 
+def _decision(message: Message[Any]) -> str:
+    return f"{order_identity(message)} {DECIDED[message.topic].value}"
+
+
+def _decided(connection: Connection, names: Collection[str]) -> Collection[str]:
+    ids = [name.rpartition(" ")[0] for name in names]
+    query = select(OrderRow.id, OrderRow.status).where(OrderRow.id.in_(ids))
+    return [f"{id_} {status}" for id_, status in connection.execute(query)]
+
+
 def _event_id(message: Message[Any]) -> str:
     return message.event_id
 
@@ -75,8 +86,7 @@ EFFECTS: Mapping[str, Effect] = {
         Kind.LOST, "fan-outs that were asked for", _event_id, _among(FanOutRow.id)
     ),
     "orders": Effect(
-        Kind.UNDECIDED, "orders whose decision was read and not noted", order_identity,
-        _among(OrderRow.id, OrderRow.status != Status.ACCEPTED.value),
+        Kind.UNDECIDED, "orders whose decision was read and not noted", _decision, _decided
     ),
     "reports": Effect(
         Kind.LOST, "reports that were asked for", _report, _among(Report.name)
