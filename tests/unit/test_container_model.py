@@ -1,6 +1,7 @@
 """The container held against a model broker: acknowledgement, retry, rebalance and redrive."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,13 @@ from hypothesis.stateful import (
 )
 
 from shop.db.releasing import release_letters
-from shop.db.store import Work
-from shop.kafka import intake, retry
+from shop.db.work import Work
+from shop.kafka import client, intake, retry
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
-from shop.kafka.dead_letter import REDRIVE_OF, DeadLetters, Letter, redriven
+from shop.kafka.dead_letter import DeadLetters
+from shop.kafka.letter import REDRIVE_OF, Letter, redriven
 from shop.kafka.listener import ListenerRegistry, listener
 from shop.kafka.retry import Retry
 from shop.kafka.store import Partition
@@ -95,10 +97,10 @@ class Group(RuleBasedStateMachine):
         self.fates: dict[str, list[str]] = {}  # call by call
         self.broken: dict[str, str] = {}
         self.wrong: list[str] = []
-        clock = SimpleNamespace(monotonic=lambda: self.now)
+        clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=time.time_ns)
         monkeypatch.setattr(intake, "time", clock)
         monkeypatch.setattr(retry, "time", clock)
-        monkeypatch.setattr(intake, "Consumer", self._client)
+        monkeypatch.setattr(client, "Consumer", self._client)
 
     def _client(self, *_: Any, **__: Any) -> ModelConsumer:
         self.client = ModelConsumer(self.broker)

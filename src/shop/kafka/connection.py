@@ -48,6 +48,8 @@ class Connection:
             "reconnect.backoff.max.ms": 1000,
             "log.connection.close": False,
             "socket.nagle.disable": True,
+            # How soon it is noticed that a broker is there and answers nothing.
+            "socket.timeout.ms": 20_000,
             "statistics.interval.ms": 0,
         }
 
@@ -86,6 +88,7 @@ silent.propagate = False
 
 
 CALM_S = 1.0  # without an error
+UNREACHABLE = (Code._ALL_BROKERS_DOWN, Code._AUTHENTICATION, Code._SSL)
 
 
 class Reachability:
@@ -111,7 +114,7 @@ class Reachability:
 
     def failed(self, error: Code) -> None:
         """librdkafka's error_cb."""
-        if error.code() not in (Code._ALL_BROKERS_DOWN, Code._AUTHENTICATION, Code._SSL):
+        if error.code() not in UNREACHABLE:
             log.debug("%s: %s", self._client, error.str())
             return
         with self._lock:

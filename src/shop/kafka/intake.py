@@ -3,17 +3,17 @@
 import logging
 import threading
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_STORED, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
-from shop.kafka.connection import Connection, Consumer, Reachability, silent
+from shop.kafka.client import GroupClient
+from shop.kafka.connection import Connection, Reachability
 from shop.kafka.dispatch import Record
 from shop.kafka.errors import KafkaError, StoreUnavailable, TopicMissing
 from shop.kafka.positions import Positions, Reading
-from shop.kafka.quix import QuixException
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Waiting
 from shop.kafka.starting import starting_offset
@@ -71,66 +71,65 @@ class Intake:
         self._committed: dict[Partition, int] = {}
         self._commit_due = 0.0
         self._probe_due = 0.0
-        self._consumer = Consumer(
-            connection.address(),
-            group,
-            # Always: the reset is done here, so that a lost position is never skipped over.
-            "error",
-            auto_commit_enable=False,
-            logger=silent,
-            error_callback=self.reachability.failed,
-            extra_config=connection.client_config(name) | dict(extra_config),
+        self.polled = (0, 0)  # when the last poll began and ended, in ns since the epoch
+        self._client = GroupClient(
+            connection, group, topics, reachability, name=name, extra_config=extra_config
         )
 
     def open(self) -> None:
-        self._consumer.subscribe(
-            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke,
-            on_lost=self._on_lost,
-        )  # fmt: skip
+        self._client.subscribe(
+            on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    @property
+    def client_id(self) -> str:
+        return self._client.id
 
     def close(self) -> None:
         """Commit and leave the group."""
         try:
             self.commit(final=True)
         finally:
-            self._consumer.close()  # type: ignore[no-untyped-call]
+            self._client.consumer.close()  # type: ignore[no-untyped-call]
 
     def poll(self) -> list[Record]:
         """What is there at once, at most max_poll_records; waits only for the first, POLL_S."""
         for partition in self._waiting.take_due():
             if partition in self.positions and partition not in self.recognition:
-                self._consumer.resume([TopicPartition(*partition)])
+                self._client.consumer.resume([TopicPartition(*partition)])
         if self._unplaced:
             self._place_all()
-        self.recognition.release(self._consumer)
+        self.recognition.release(self._client.consumer)
         if self._missing_due is not None and time.monotonic() > self._missing_due:
             self._require_topics()
-        if self.reachability.down and time.monotonic() > self._probe_due:
+        if self._client.down and time.monotonic() > self._probe_due:
             self._probe()
+        began = time.time_ns()
         first = self._take(1, min(POLL_S, self._waiting.until_due()))
-        if self._most == 1 or not (first or self._unplaced):
-            return first
-        self._revoked.clear()
-        rest = self._take(self._most - 1, 0)
-        # A partition may have gone during the second call, even gone and come back elsewhere.
-        return [record for record in first if record.partition not in self._revoked] + rest
+        if self._most > 1 and (first or self._unplaced):
+            self._revoked.clear()
+            rest = self._take(self._most - 1, 0)
+            # A partition may have gone during the second call, even gone and come back elsewhere.
+            first = [record for record in first if record.partition not in self._revoked] + rest
+        self.polled = (began, time.time_ns())
+        return first
 
     def pause(self, partitions: Iterable[Partition], delay: float) -> None:
         """No records of these partitions for `delay` seconds; the group's membership stays."""
         for partition in partitions:
-            self._consumer.pause([TopicPartition(*partition)])
+            self._client.consumer.pause([TopicPartition(*partition)])
             self._waiting.add(partition, delay)
 
     def seek(self, starts: Mapping[Partition, int]) -> None:
         for partition, offset in starts.items():
             self._reading.start(partition, offset)
-            self._consumer.seek(TopicPartition(*partition, offset))
+            self._client.consumer.seek(TopicPartition(*partition, offset))
 
     def _take(self, count: int, timeout: float) -> list[Record]:
         records = []
         takes = self._reading.takes
         raw: Any
-        for raw in self._consume(count, timeout):
+        for raw in self._client.consume(count, timeout):
             error = raw.error()
             if error is not None:
                 self._on_error(raw, error)
@@ -141,23 +140,12 @@ class Intake:
                 records.append(Record(partition, offset, raw))
         self.seek(self._reading.to_read_again())
         if records:
-            self.reachability.answered()
+            self._client.answered()
         return records
-
-    def _consume(self, count: int, timeout: float) -> list[Any]:
-        """Raises KafkaError with the cause: Quix wraps what a rebalance callback raised, and
-        librdkafka's fatal errors are raised from here."""
-        try:
-            return list(self._consumer.consume(count, timeout))
-        except QuixException as error:
-            cause = error.__cause__ or error
-            raise KafkaError(f"group {self._group}: {type(cause).__name__}: {cause}") from error
-        except KafkaException as error:
-            raise KafkaError(f"group {self._group}: {error.args[0].str()}") from error
 
     def _require_topics(self) -> None:
         """A topic was said to be missing some time ago. Raises TopicMissing if it still is."""
-        existing = self._topics_there()
+        existing = self._client.topics_there()
         if existing is None:
             return
         self._missing_due = None
@@ -166,16 +154,10 @@ class Intake:
             raise TopicMissing(f"group {self._group}: {', '.join(missing)} does not exist any more")
 
     def _probe(self) -> None:
-        """An idle consumer is not told that the brokers are back."""
         self._probe_due = time.monotonic() + PROBE_S
-        if self._topics_there() is not None:
-            self.reachability.answered()
-
-    def _topics_there(self) -> Container[str] | None:
-        try:
-            return list(self._consumer.list_topics(timeout=0.5).topics)
-        except KafkaException:
-            return None
+        if self._client.probe():
+            self._on_lost(None, [TopicPartition(*partition) for partition in self.positions.held])
+            self._client.replace()
 
     def _on_error(self, raw: Any, error: Code) -> None:
         code = error.code()
@@ -247,14 +229,16 @@ class Intake:
             self._reading.start(partition, offset)
         self._unplaced.difference_update(starts)
         # Partitions in this state cannot seek; they are given to the client anew.
-        self._consumer.incremental_unassign([TopicPartition(*p) for p in starts])
-        self._consumer.incremental_assign([TopicPartition(*p, at) for p, at in starts.items()])
+        self._client.consumer.incremental_unassign([TopicPartition(*p) for p in starts])
+        self._client.consumer.incremental_assign(
+            [TopicPartition(*p, at) for p, at in starts.items()]
+        )
 
     def _start_of(self, partition: Partition) -> int | None:
         held = self.positions.held.get(partition)
         reset = self.recognition.reset_of(partition.topic)
         try:
-            return starting_offset(self._consumer, self._group, partition, held, reset)
+            return starting_offset(self._client.consumer, self._group, partition, held, reset)
         except KafkaException as error:
             log.debug("group %s: %s", self._group, error)
             return None
@@ -289,7 +273,7 @@ class Intake:
         self._commit_due = now + COMMIT_EVERY_S
         offsets = [TopicPartition(*partition, offset) for partition, offset in moved.items()]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=not wait)
+            self._client.consumer.commit(offsets=offsets, asynchronous=not wait)
         except KafkaException as error:
             level = logging.WARNING if wait else logging.DEBUG
             log.log(level, "group %s: not committed: %s", self._group, error.args[0].str())

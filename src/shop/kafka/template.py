@@ -14,8 +14,9 @@ from confluent_kafka import KafkaException
 
 from shop.kafka import correlation, tracing
 from shop.kafka.connection import Connection, Producer, Reachability, silent
-from shop.kafka.errors import BrokerUnreachable, KafkaError, SendFailed
+from shop.kafka.errors import KafkaError, SendFailed
 from shop.kafka.ids import time_ordered_id
+from shop.kafka.lost import ANSWER_S, Lost
 from shop.kafka.topic import Topic
 from shop.kafka.wire import CORRELATION_ID, EVENT_ID, Headers
 
@@ -106,15 +107,12 @@ class KafkaTemplate:
             "compression.type": "lz4",
             "message.max.bytes": LARGEST,
         }
-        self._producer = Producer(
-            connection.address(),
-            logger=silent,
-            error_callback=self._reachability.failed,
-            extra_config=config,
-            flush_timeout=timeout_s or None,
-        )
+        self._config = config
+        self._timeout = timeout_s or None
+        self._lost = Lost(connection)
+        self._replacing = threading.RLock()  # held while a record is queued; callbacks may queue
+        self._producer = self._made()
         self.failure: KafkaError | None = None
-        self._producer.poll(0)  # Quix builds its client at first use and without a lock: now
         self._closed = threading.Event()
         self._poller = threading.Thread(target=self._serve, name=f"{name}-acks", daemon=True)
         self._poller.start()
@@ -179,13 +177,14 @@ class KafkaTemplate:
             on_delivery(error, message)
 
         try:
-            self._producer.produce(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                headers=record.headers,
-                on_delivery=delivered,
-            )
+            with self._replacing:
+                self._producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=record.headers,
+                    on_delivery=delivered,
+                )
         except (KafkaException, BufferError) as error:
             code = error.args[0] if isinstance(error, KafkaException) else None
             if code is not None and code.fatal():
@@ -232,10 +231,42 @@ class KafkaTemplate:
 
     def _probe(self) -> None:
         """A template that has nothing to send is not told that the brokers are back."""
+        if self._reaches_brokers():
+            self._lost.found()
+            self._reachability.answered()
+        elif self._lost.seems_so():
+            self._replace()
+
+    def _reaches_brokers(self) -> bool:
         try:
-            self._connection.metadata(timeout=0.5)
-        except BrokerUnreachable:
-            return
+            self._producer._producer.list_topics(timeout=0.5)  # Quix has no other way to it
+        except KafkaException:
+            return False
+        return True
+
+    def _made(self) -> Producer:
+        producer = Producer(
+            self._connection.address(),
+            logger=silent,
+            error_callback=self._reachability.failed,
+            extra_config=self._config,
+            flush_timeout=self._timeout,
+        )
+        producer.poll(0)  # Quix builds its client at first use and without a lock: now
+        return producer
+
+    def _replace(self) -> None:
+        """A new producer. What the old one had in hand fails, as at the end of its time; a broker
+        may have it all the same, so who sends it again sends it under the same event id."""
+        log.warning(
+            "a producer has lost all its brokers, though they answer others; going on with a new "
+            "one, what it had in hand is to be sent again"
+        )
+        with self._replacing:
+            old, self._producer = self._producer, self._made()
+        old.purge()  # type: ignore[no-untyped-call]
+        old.flush(ANSWER_S)  # serves the callbacks of what was purged
+        self._lost.found()
         self._reachability.answered()
 
     def _fail(self, error: Exception) -> None:
