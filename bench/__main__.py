@@ -2,10 +2,12 @@
 
 import sys
 
-from bench import audit, fanout, fraud, http, listener, reports, running
+from bench import audit, fanout, fraud, http, listener, metrics, reports, running, tracing
 
 ALL = {
     "listener": listener,
+    "metrics": metrics,
+    "tracing": tracing,
     "audit": audit,
     "fraud": fraud,
     "fanout": fanout,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -47,8 +48,12 @@ def new_topic(connection: Connection, prefix: str) -> Topic[Order]:
     return topic
 
 
-def fill(connection: Connection, topic: Topic[Order], count: int) -> None:
-    """`count` orders of 1,000 customers, as they stand on the topic after our API."""
+def fill(
+    connection: Connection, topic: Topic[Order], count: int, traced: float | None = None
+) -> None:
+    """`count` orders of 1,000 customers, as they stand on the topic after our API; that share of
+    them sampled where it traces."""
+    draw = random.Random(1)
     producer = Producer(
         {"bootstrap.servers": connection.bootstrap_servers, "linger.ms": 50, "acks": "all"}
     )
@@ -60,6 +65,9 @@ def fill(connection: Connection, topic: Topic[Order], count: int) -> None:
         )
         value = topic.codec.encode(order, f"OrderController({uuid4()})-_{topic}({uuid4()})")
         headers = [("event-id", time_ordered_id().encode())]
+        if traced is not None:
+            ids = f"{uuid4().hex}-{uuid4().hex[:16]}"
+            headers.append(("traceparent", f"00-{ids}-0{int(draw.random() < traced)}".encode()))
         while True:
             try:
                 producer.produce(topic.name, value, order.email, headers=headers)

@@ -24,8 +24,8 @@ from litestar.params import JSONBody
 from sqlalchemy.orm import Session
 
 from shop.db.database import Database
+from shop.db.outbox import write_outbox
 from shop.db.schema import upgrade
-from shop.db.store import write_outbox
 from shop.http import context
 from shop.http.app import create_app
 from shop.http.body import JsonResponse
@@ -134,7 +134,7 @@ def run_load(port: int, connections: int, seconds: float) -> None:
     print(json.dumps(uvloop.run(_load(port, connections, seconds))))
 
 
-def _measure(port: int, connections: int, seconds: float) -> dict[str, float]:
+def measure(port: int, connections: int, seconds: float) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.http", "load", str(port), str(connections)]
     found = subprocess.run([*command, str(seconds)], check=True, stdout=subprocess.PIPE)
     result: dict[str, float] = json.loads(found.stdout)
@@ -149,10 +149,10 @@ def compare() -> None:
         for connections in CONNECTIONS:
             found: dict[str, list[dict[str, float]]] = {design: [] for design in DESIGNS}
             for design in DESIGNS:
-                _measure(ports[design], connections, WARM_UP)
+                measure(ports[design], connections, WARM_UP)
             for _ in range(ROUNDS):
                 for design in DESIGNS:
-                    found[design].append(_measure(ports[design], connections, SECONDS))
+                    found[design].append(measure(ports[design], connections, SECONDS))
             result: dict[str, Any] = {"bench": "http", "connections": connections}
             for design, rounds in found.items():
                 middle = {name: round(median(r[name] for r in rounds), 1) for name in rounds[0]}

@@ -1,5 +1,6 @@
 """Spans leave the process by OTLP when the standard variables ask for it, and only then."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from shop.broker import free_port
@@ -33,7 +35,8 @@ class _Receive(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert isinstance(self.server, Collector)
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        request = ParseDict(json.loads(body), ExportTraceServiceRequest())
+        for resource in request.resource_spans:
             attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
             for scope in resource.scope_spans:
                 self.server.spans += [(attributes["service.name"], s.name) for s in scope.spans]

@@ -96,10 +96,10 @@ def timeline(
     from shop.cli.api import Api
     from shop.cli.timeline import drawing
 
-    api = Api(settings_of(context))
-    _, found = api.ask("GET", f"/orders/{quote(identity, safe='')}/timeline")
+    settings = settings_of(context)
+    _, found = Api(settings).ask("GET", f"/orders/{quote(identity, safe='')}/timeline")
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    for line in drawing(found):
+    for line in drawing(found, settings.tracing.url):
         typer.echo(line)

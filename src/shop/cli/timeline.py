@@ -10,8 +10,8 @@ _REPEATS = {"event": "  (the same event again)", "order": "  (the same order aga
 _Hop = Mapping[str, Any]
 
 
-def drawing(timeline: Mapping[str, Any]) -> list[str]:
-    """The lines of a timeline as the API answers it."""
+def drawing(timeline: Mapping[str, Any], trace_url: str) -> list[str]:
+    """The lines of a timeline as the API answers it. `trace_url`: with {trace_id} in it."""
     hops: Sequence[_Hop] = timeline["hops"]
     accepted = timeline["acceptedAt"]
     where = f"accepted {accepted}" if accepted else "not from the API"
@@ -26,7 +26,7 @@ def drawing(timeline: Mapping[str, Any]) -> list[str]:
     if not hops:
         lines.append("no record of it has been seen yet")
     traces = dict.fromkeys(hop["traceId"] for hop in hops if hop["traceId"])
-    return lines + [f"trace {trace}" for trace in traces]
+    return lines + [f"trace {trace_url.replace('{trace_id}', trace)}" for trace in traces]
 
 
 def _tree(

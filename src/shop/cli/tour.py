@@ -30,7 +30,7 @@ class Tour:
         while len((found := self._api.ask("GET", path)[1])["hops"]) < _HOPS:
             self._look("the timeline")
         yield "The way of that order (`shop orders timeline`):"
-        yield from (f"  {line}" for line in drawing(found))
+        yield from (f"  {line}" for line in drawing(found, self._stack.settings.tracing.url))
 
     def reports(self, email: str) -> Iterator[str]:
         path = f"/users?{urlencode({'email': email})}"

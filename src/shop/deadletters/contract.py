@@ -23,7 +23,7 @@ class NewRedrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     be said. Ages are seconds, 0 or more, since it last failed; `exception` is a part of its name.
 
     `rate`: letters per second. `to`: the topic for letters that tell none of the shop's. `toGroup`:
-    for letters of a group that the shop does not have, one that it has, or `all`. `again`: also
+    for letters of a group that does not read the topic, one that does, or `all`. `again`: also
     letters that are redriven or discarded. `by`: who wants it."""
 
     by: Annotated[str, msgspec.Meta(pattern=NAME)]

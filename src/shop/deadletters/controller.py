@@ -88,14 +88,15 @@ class LetterController(Controller):
         self,
         letters: NamedDependency[LetterReader],
         choice: NamedDependency[Choice],
-        in_state: Annotated[State | None, QueryParameter(name="state")] = None,
+        in_state: Annotated[str | None, QueryParameter(name="state", enum=list(State))] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
         cursor: Annotated[
             str | None, QueryParameter(description="From `next` of the page before.")
         ] = None,
     ) -> LetterPage:
         """The newest failure first, page by page; keys are shortened."""
-        page, more = await letters.newest(choice, in_state, limit, position_of(cursor, Position))
+        state = _state(in_state)
+        page, more = await letters.newest(choice, state, limit, position_of(cursor, Position))
         if more is None:
             return LetterPage(page)
         asked = {
@@ -105,7 +106,7 @@ class LetterController(Controller):
             "exception": choice.exception,
             "olderThan": choice.older_than,
             "newerThan": choice.newer_than,
-            "state": in_state and in_state.value,
+            "state": in_state,
             "limit": limit,
             "cursor": cursor_of(more),
         }
@@ -140,13 +141,13 @@ class LetterController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[RedriveView]:
         """202 as soon as the letters are queued. Each then goes, once, to the group that failed;
-        where nobody told which one, to all groups of its topic. 422 where the shop has no such
-        group and `toGroup` names no other."""
+        where nobody told which one, to all groups of its topic. 422 where that group does not read
+        the topic, or is not there, and `toGroup` names none that does."""
         redrive = data.redrive
         _say_something(redrive.choice)
         known = redrives.destinations
         _must_be_one_of(known.topics, redrive.to, "#/to")
-        _must_be_one_of([*known.groups, ALL_GROUPS], redrive.to_group, "#/toGroup")
+        _must_be_one_of([*known.read_by, ALL_GROUPS], redrive.to_group, "#/toGroup")
         if data.dry_run:
             return JsonResponse(await asyncio.to_thread(redrives.dry_run, redrive), status_code=200)
         view = await asyncio.to_thread(redrives.take, redrive, idempotency_key)
@@ -196,6 +197,13 @@ class LetterController(Controller):
         if dryRun:
             return Discarded(*await asyncio.to_thread(discards.count, choice), dry_run=True)
         return Discarded(*await asyncio.to_thread(discards.all, choice, by, reason), dry_run=False)
+
+
+def _state(given: str | None) -> State | None:
+    """Litestar would name the parameter as Python does, where `state` is its own."""
+    if given is not None and given not in list(State):
+        raise invalid(FieldError(parameter="state", detail=f"is none of {', '.join(State)}"))
+    return None if given is None else State(given)
 
 
 def _must_be_one_of(known: Collection[str], given: str | None, pointer: str) -> None:

@@ -1,6 +1,5 @@
 """Discarding letters: they stay, with who did it and why, and nobody handles their records."""
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -10,7 +9,7 @@ from sqlalchemy import select, text, update
 from shop.db.database import Database
 from shop.deadletters.behind import HELD, STANDS_BEHIND
 from shop.deadletters.choosing import Choice
-from shop.deadletters.model import LetterEventRow, LetterRow, State, What
+from shop.deadletters.model import LetterEventRow, LetterRow, State, What, now
 from shop.http.problems import ProblemError
 
 CHUNK = 500  # letters in one transaction
@@ -75,7 +74,7 @@ class Discards:
 
     def _open(self, choice: Choice) -> tuple[Sequence[Any], int]:
         """Those that can be discarded, and how many others stand behind them."""
-        where, values = choice.where(_now(), *_OPEN)
+        where, values = choice.where(now(), *_OPEN)
         query = f"SELECT id, consumer_group FROM letter WHERE {where} ORDER BY id"
         with self._database.read() as connection:
             found = connection.execute(text(query), values).all()
@@ -92,13 +91,13 @@ class Discards:
         chosen = _letters.c.id.in_([letter.id for letter in letters])
         states = _letters.c.state.in_([state.value for state in _OPEN])
         discarded = update(_letters).where(chosen, states).values(state=State.DISCARDED.value)
-        now = _now()
+        at = now()
         with self._database.write() as connection:
             ids = list(connection.scalars(discarded.returning(_letters.c.id)))
             events = [
                 {
                     "letter": id_,
-                    "at": now,
+                    "at": at,
                     "what": What.DISCARDED.value,
                     "by": by,
                     "detail": reason,
@@ -108,7 +107,3 @@ class Discards:
             if events:
                 connection.execute(_events.insert(), events)
         return len(ids)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -10,10 +10,11 @@ import msgspec
 from msgspec.structs import replace
 
 from shop.kafka.correlation import MAX_LENGTH, bounded
-from shop.kafka.dead_letter import (
+from shop.kafka.dead_letter import LONGEST_MESSAGE, LONGEST_TRACE
+from shop.kafka.errors import WireError
+from shop.kafka.ids import derived_id
+from shop.kafka.letter import (
     ID,
-    LONGEST_MESSAGE,
-    LONGEST_TRACE,
     REDRIVE,
     REDRIVE_OF,
     TITLE,
@@ -21,11 +22,11 @@ from shop.kafka.dead_letter import (
     Letter,
     Unwrapped,
     opened,
+    own_headers,
+    with_event_id,
 )
-from shop.kafka.errors import WireError
-from shop.kafka.ids import derived_id
 from shop.kafka.topic import Topic
-from shop.kafka.wire import EVENT_ID, REDRIVE_TO, Headers, Message, received_ids
+from shop.kafka.wire import REDRIVE_TO, Headers, Message, received_ids
 from shop.topics import ALL, DEADLETTER
 
 LONGEST_NAME = 300  # characters of an id, a topic, a group or an exception's name
@@ -92,12 +93,12 @@ def _as(message: Message[Received], unwrapped: Unwrapped) -> Message[Unwrapped]:
 
 def _as_it_came(message: Message[Received]) -> Letter:
     event_id = message.event_id
-    headers = [(n, v) for n, v in message.headers if n != EVENT_ID and not n.startswith(REDRIVE)]
+    headers = [(n, v) for n, v in message.headers if not n.startswith(REDRIVE)]
     return Letter(
         derived_id(event_id, TITLE, message.partition, message.offset),
         message.event.value,
         message.raw_key,
-        [(EVENT_ID, event_id.encode()), *headers],
+        with_event_id(event_id, headers),
         event_id,
         message.correlation_id,
     )
@@ -107,9 +108,9 @@ def _springs(message: Message[Received], letter: Letter) -> Letter:
     """Its value is the record's own, even where it looks like a letter. The event id is what the
     record's readers know it by, so that what some of them have handled they do not handle again."""
     value = message.event.value
-    own = message.header(EVENT_ID)
+    headers = own_headers(message.headers)
     event_id, correlation_id, *_ = received_ids(
-        [*letter.headers, *([(EVENT_ID, own)] if own else [])],
+        headers,
         _correlation_id(value),
         letter.topic or "",
         letter.partition or 0,
@@ -122,7 +123,7 @@ def _springs(message: Message[Received], letter: Letter) -> Letter:
         letter,
         id=told.decode("utf-8", "replace") if told else first,
         value=value,
-        headers=[(EVENT_ID, event_id.encode()), *letter.headers],
+        headers=with_event_id(event_id, headers),
         event_id=event_id,
         correlation_id=correlation_id,
     )
@@ -140,7 +141,7 @@ def _javas(letter: Letter) -> Letter:
         letter,
         id=derived_id(event_id, TITLE, topic),
         key=_key(topic, letter.value),
-        headers=[(EVENT_ID, event_id.encode()), *letter.headers],
+        headers=with_event_id(event_id, letter.headers),
         event_id=event_id,
         correlation_id=correlation_id,
         topic=topic.name,

@@ -1,14 +1,14 @@
-import time
 from typing import Any
 
 import msgspec
 from sqlalchemy import case
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.deadletters.intake import LETTERS, Received, letter_identity, letter_of
-from shop.deadletters.model import LetterEventRow, LetterRow, State, What
-from shop.kafka.dead_letter import Letter
+from shop.deadletters.model import LetterEventRow, LetterRow, State, What, now
+from shop.kafka import tracing
 from shop.kafka.ids import derived_id
+from shop.kafka.letter import Letter
 from shop.kafka.listener import listener
 from shop.kafka.wire import Message
 
@@ -32,6 +32,7 @@ class DeadLetterKeeper:
             "stacktrace": letter.stacktrace,
             "attempts": letter.attempts,
             "correlation_id": letter.correlation_id,
+            "traceparent": tracing.current_traceparent(),
             "letter_partition": message.partition,
             "letter_offset": message.offset,
         }
@@ -72,5 +73,4 @@ def _first(letter: Letter) -> dict[str, Any]:
 
 def _failed_at(message: Message[Received]) -> int:
     """By the broker's or the sender's clock, but never in the future."""
-    now = time.time_ns() // 1_000_000
-    return min(message.timestamp, now) if message.timestamp > 0 else now
+    return min(message.timestamp, now()) if message.timestamp > 0 else now()

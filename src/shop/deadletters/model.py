@@ -1,9 +1,15 @@
+import time
 from enum import StrEnum
 
 from sqlalchemy import LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shop.db.tables import Base
+
+
+def now() -> int:
+    """As all times here: in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 class State(StrEnum):
@@ -29,7 +35,8 @@ class LetterRow(Base):
 
     `topic`, `partition`, `offset` and `timestamp` are where it failed first, `exception` and what
     belongs to it why it failed last. `key_name` stands for the key, which may be too long for an
-    index. `redrive` is the one that it was last chosen for."""
+    index. `redrive` is the one that it was last chosen for, `traceparent` of the span that took it
+    in, where that was sampled."""
 
     __tablename__ = "letter"
 
@@ -53,6 +60,7 @@ class LetterRow(Base):
     event_id: Mapped[str | None]
     correlation_id: Mapped[str | None]
     stacktrace: Mapped[str | None]
+    traceparent: Mapped[str | None]
     headers: Mapped[bytes] = mapped_column(LargeBinary)  # msgpack: [[name, bytes], …]
     key: Mapped[bytes | None] = mapped_column(LargeBinary)
     value: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -79,7 +87,8 @@ class LetterEventRow(Base):
 class RedriveRow(Base):
     """A choice of letters to be redriven. `asked` is the request as JSON, `plan` what it chose;
     `rate` is letters per second, None for as fast as it goes; `target` is for letters without
-    a topic of the shop, `target_group` for those of a group that is none of the shop's."""
+    a topic of the shop, `target_group` for those of a group that does not read the topic.
+    `traceparent` is of the request, where it is sampled."""
 
     __tablename__ = "redrive"
 
@@ -90,5 +99,6 @@ class RedriveRow(Base):
     rate: Mapped[float | None]
     target: Mapped[str | None]
     target_group: Mapped[str | None]
+    traceparent: Mapped[str | None]
     asked_at: Mapped[int]
     finished_at: Mapped[int | None]

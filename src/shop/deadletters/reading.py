@@ -1,17 +1,17 @@
 """Reading letters and redrives."""
 
 import base64
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from sqlalchemy import func, select
 
 from shop.db.database import Database
 from shop.db.loop_reader import LoopReader
 from shop.deadletters.choosing import Choice
-from shop.deadletters.model import State, What
+from shop.deadletters.model import LetterRow, State, What, now
 from shop.http.moment import moment
 from shop.kafka.wire import Headers
 
@@ -38,9 +38,8 @@ class Base64(msgspec.Struct, frozen=True, gc=False):
     base64: str
 
 
-class LetterView(msgspec.Struct, frozen=True, rename="camel", gc=False, kw_only=True):
-    """A letter in a list. `topic`, `partition` and `offset` are where its record failed first,
-    `letterPartition` and `letterOffset` where the letter lies. The key is shortened."""
+class _Letter(msgspec.Struct, frozen=True, rename="camel", gc=False, kw_only=True):
+    """What a list and a detail both tell."""
 
     id: str
     state: State
@@ -48,7 +47,6 @@ class LetterView(msgspec.Struct, frozen=True, rename="camel", gc=False, kw_only=
     partition: int | None
     offset: int | None
     group: str | None
-    key: str
     exception: str | None
     message: str | None
     attempts: int | None
@@ -57,6 +55,13 @@ class LetterView(msgspec.Struct, frozen=True, rename="camel", gc=False, kw_only=
     last_at: datetime
     letter_partition: int
     letter_offset: int
+
+
+class LetterView(_Letter, frozen=True, gc=False, kw_only=True):
+    """A letter in a list. `topic`, `partition` and `offset` are where its record failed first,
+    `letterPartition` and `letterOffset` where the letter lies. The key is shortened."""
+
+    key: str
 
 
 class HeaderView(msgspec.Struct, frozen=True, gc=False):
@@ -77,27 +82,13 @@ class EventView(msgspec.Struct, frozen=True, gc=False):
     exception: str | None
 
 
-class LetterDetail(msgspec.Struct, frozen=True, rename="camel", gc=False, kw_only=True):
+class LetterDetail(_Letter, frozen=True, gc=False, kw_only=True):
     """A letter with its record as it was, and what happened to it, the oldest first."""
 
-    id: str
-    state: State
-    topic: str | None
-    partition: int | None
-    offset: int | None
     timestamp: datetime | None
-    group: str | None
     event_id: str | None
     correlation_id: str | None
-    exception: str | None
-    message: str | None
     stacktrace: str | None
-    attempts: int | None
-    failures: int
-    first_at: datetime
-    last_at: datetime
-    letter_partition: int
-    letter_offset: int
     key: str | Base64 | None
     value: str | Base64 | None
     headers: Sequence[HeaderView]
@@ -139,7 +130,7 @@ class LetterReader:
     ) -> tuple[list[LetterView], Position | None]:
         """A page of the list, the newest failure first, and where the next one begins if there is
         one."""
-        where, values = choice.where(time.time_ns() // 1_000_000, *([state] if state else []))
+        where, values = choice.where(now(), *([state] if state else []))
         if after is not None:
             where += " AND (last_at, id) < (:last_at, :after)"
             values |= {"last_at": after.last_at, "after": after.id}
@@ -150,49 +141,37 @@ class LetterReader:
         rows = await self._reader.list(query, values | {"most": limit + 1})
         page = rows[:limit]
         more = Position(page[-1].last_at, page[-1].id) if len(rows) > limit else None
-        return [self._view(row) for row in page], more
+        return [LetterView(**_letter(row), key=self._shown(row.key)) for row in page], more
 
-    def _view(self, row: Any) -> LetterView:
-        return LetterView(
-            id=row.id,
-            state=State(row.state),
-            topic=row.topic,
-            partition=row.partition,
-            offset=row.offset,
-            group=row.consumer_group,
-            key=self._shown(row.key),
-            exception=row.exception,
-            message=row.message,
-            attempts=row.attempts,
-            failures=row.failures,
-            first_at=moment(row.first_at),
-            last_at=moment(row.last_at),
-            letter_partition=row.letter_partition,
-            letter_offset=row.letter_offset,
-        )
+
+def _letter(row: Any) -> dict[str, Any]:
+    """What lists and details have."""
+    return {
+        "id": row.id,
+        "state": State(row.state),
+        "topic": row.topic,
+        "partition": row.partition,
+        "offset": row.offset,
+        "group": row.consumer_group,
+        "exception": row.exception,
+        "message": row.message,
+        "attempts": row.attempts,
+        "failures": row.failures,
+        "first_at": moment(row.first_at),
+        "last_at": moment(row.last_at),
+        "letter_partition": row.letter_partition,
+        "letter_offset": row.letter_offset,
+    }
 
 
 def _detail(row: Any, history: Sequence[EventView]) -> LetterDetail:
     headers: Headers = _headers.decode(row.headers)
     return LetterDetail(
-        id=row.id,
-        state=State(row.state),
-        topic=row.topic,
-        partition=row.partition,
-        offset=row.offset,
+        **_letter(row),
         timestamp=None if (row.timestamp or -1) < 0 else moment(row.timestamp),
-        group=row.consumer_group,
         event_id=row.event_id,
         correlation_id=row.correlation_id,
-        exception=row.exception,
-        message=row.message,
         stacktrace=row.stacktrace,
-        attempts=row.attempts,
-        failures=row.failures,
-        first_at=moment(row.first_at),
-        last_at=moment(row.last_at),
-        letter_partition=row.letter_partition,
-        letter_offset=row.letter_offset,
         key=_text(row.key),
         value=_text(row.value),
         headers=[HeaderView(name, _text(value)) for name, value in headers],
@@ -220,3 +199,12 @@ def _text(data: bytes | None) -> str | Base64 | None:
         return data.decode()
     except UnicodeDecodeError:
         return Base64(base64.b64encode(data).decode())
+
+
+def waiting_by_group(database: Database) -> dict[str | None, int]:
+    """How many letters wait, by the group that could not handle them; None where nobody told.
+    Raises StoreUnavailable."""
+    group = LetterRow.consumer_group
+    waiting = select(group, func.count()).where(LetterRow.state == State.WAITING).group_by(group)
+    with database.read() as connection:
+        return {row[0]: row[1] for row in connection.execute(waiting)}

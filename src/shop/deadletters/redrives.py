@@ -1,6 +1,5 @@
 """Taking a redrive in: its letters are chosen and queued in one transaction."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,11 +14,12 @@ from shop.db.database import Database
 from shop.db.loop_reader import LoopReader
 from shop.deadletters.behind import HELD, STANDS_BEHIND
 from shop.deadletters.choosing import Choice
-from shop.deadletters.destinations import ALL_GROUPS, OURS, Destinations
-from shop.deadletters.model import RedriveRow, State
+from shop.deadletters.destinations import ALL_GROUPS, Destinations
+from shop.deadletters.model import RedriveRow, State, now
 from shop.http.idempotency import KeyReused
 from shop.http.moment import moment
 from shop.http.problems import ProblemError
+from shop.kafka import tracing
 from shop.kafka.ids import derived_id, time_ordered_id
 
 _redrives: Any = RedriveRow.__table__
@@ -44,8 +44,8 @@ _PROGRESS = (
 
 class Redrive(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants redriven. `rate`: letters per second; `to`: the topic of letters that
-    tell none of the shop's; `to_group`: the group of letters that tell one that is none of the
-    shop's, or ALL_GROUPS; `again`: also letters that are redriven or discarded."""
+    tell none of the shop's; `to_group`: the group of letters that tell one that does not read the
+    topic, or ALL_GROUPS; `again`: also letters that are redriven or discarded."""
 
     by: str
     choice: Choice
@@ -106,7 +106,7 @@ class Redrives:
     """Takes them in, and tells how far they are. Thread-safe but for `progress`, which belongs to
     one event loop. Every method raises StoreUnavailable."""
 
-    def __init__(self, database: Database, destinations: Destinations = OURS) -> None:
+    def __init__(self, database: Database, destinations: Destinations) -> None:
         self.destinations = destinations
         self._database = database
         self._reader = LoopReader(database)
@@ -115,15 +115,15 @@ class Redrives:
     def dry_run(self, redrive: Redrive) -> RedriveView:
         """What `take` would do now. Raises ProblemError as it does."""
         with self._database.write(durable=False) as connection:
-            plan = self._queue(connection, "dry run", redrive, _now())
+            plan = self._queue(connection, "dry run", redrive, now())
             connection.rollback()
         return _view(redrive, plan)
 
     def take(self, redrive: Redrive, key: str | None) -> RedriveView:
         """Queue the letters; the same again under an idempotency key gives the first answer.
 
-        Raises KeyReused, and ProblemError for letters of groups that the shop does not have, where
-        no other is given for them."""
+        Raises KeyReused, and ProblemError for letters that would go to a group that does not read
+        their topic."""
         id_ = time_ordered_id() if key is None else derived_id("", "redrive", key)
         try:
             return self._take(redrive, id_)
@@ -155,11 +155,11 @@ class Redrives:
 
     def _take(self, redrive: Redrive, id_: str) -> RedriveView:
         asked = msgspec.json.encode(redrive)
-        now = _now()
+        at = now()
         with self._database.write() as connection:
             known = connection.execute(select(_redrives).where(_redrives.c.id == id_)).first()
             if known is None:
-                plan = self._queue(connection, id_, redrive, now)
+                plan = self._queue(connection, id_, redrive, at)
                 row = {
                     "id": id_,
                     "asked": asked,
@@ -168,18 +168,19 @@ class Redrives:
                     "rate": redrive.rate,
                     "target": redrive.to,
                     "target_group": redrive.to_group,
-                    "asked_at": now,
-                    "finished_at": None if plan.letters else now,
+                    "traceparent": tracing.current_traceparent(),
+                    "asked_at": at,
+                    "finished_at": None if plan.letters else at,
                 }
                 connection.execute(_redrives.insert(), row)
-                return _view(redrive, plan, id_, now)
+                return _view(redrive, plan, id_, at)
         if known.asked != asked:
             raise KeyReused
         return _view(redrive, _plan(known.plan), id_, known.asked_at)
 
-    def _queue(self, connection: Connection, id_: str, redrive: Redrive, now: int) -> Plan:
+    def _queue(self, connection: Connection, id_: str, redrive: Redrive, at: int) -> Plan:
         ended = (State.REDRIVEN, State.DISCARDED) if redrive.again else ()
-        where, values = redrive.choice.where(now, State.WAITING, *ended)
+        where, values = redrive.choice.where(at, State.WAITING, *ended)
         without_topic = 0
         if redrive.to is None:
             names = {f"known{number}": name for number, name in enumerate(self.destinations.topics)}
@@ -192,29 +193,33 @@ class Redrives:
         asked_for = connection.execute(text(_QUEUE + where), values | named).rowcount
         behind = connection.execute(_QUEUE_BEHIND, named | {"held": HELD}).rowcount
         found = connection.execute(_TOLD, named).all()
-        if redrive.to_group is None:
-            self._require_groups({row.consumer_group for row in found})
-        return Plan(asked_for + behind, behind, without_topic, self._places(found, redrive))
+        places = self._places(found, redrive)
+        for place in places:
+            self._require_reader(place)
+        return Plan(asked_for + behind, behind, without_topic, places)
 
-    def _require_groups(self, told: set[str | None]) -> None:
-        """Each group passes over what is for another: for one that is not there, all would."""
-        groups = self.destinations.groups
-        gone = sorted(group for group in told if group is not None and group not in groups)
-        if gone:
-            raise ProblemError(
-                422,
-                f"There is no group {', '.join(gone)}, so nobody would handle its letters; choose "
-                f"others, or say with toGroup (--to-group) who is to: {', '.join(groups)} or "
-                f"{ALL_GROUPS}.",
-                kind="unknown-group",
-            )
+    def _require_reader(self, place: Destination) -> None:
+        """Each group passes over what is for another: for one that does not read, all would."""
+        topic, group = place.topic, place.group
+        readers = self.destinations.readers(topic)
+        if group is None or group in readers:
+            return
+        known = group in self.destinations.read_by
+        why = f"Group {group} does not read {topic}" if known else f"There is no group {group}"
+        raise ProblemError(
+            422,
+            f"{why}, so nobody would handle the letters; choose others, or say with toGroup "
+            f"(--to-group) who is to: {', '.join(readers)} or {ALL_GROUPS}.",
+            kind="no-reader",
+        )
 
     def _places(self, told: Sequence[Any], redrive: Redrive) -> list[Destination]:
         letters: Counter[tuple[str, str | None]] = Counter()
         for row in told:
-            topic = self.destinations.topic_of(row.topic, redrive.to)
-            group = self.destinations.group_of(row.consumer_group, redrive.to_group)
-            letters[topic or "", group] += row.letters  # it has one: others are not chosen
+            # It has one: others are not chosen.
+            topic = self.destinations.topic_of(row.topic, redrive.to) or ""
+            group = self.destinations.group_of(row.consumer_group, topic, redrive.to_group)
+            letters[topic, group] += row.letters
         ordered = sorted(letters.items(), key=lambda item: (item[0][0], item[0][1] or ""))
         return [Destination(topic, group, count) for (topic, group), count in ordered]
 
@@ -242,7 +247,3 @@ def _view(
         asked_at=at,
         finished_at=over,
     )
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -9,12 +9,14 @@ import msgspec
 from sqlalchemy import Connection, exists, func, select, update
 
 from shop.db.database import Database
+from shop.db.outbox import write_outbox
 from shop.db.steward import Steward
-from shop.db.store import write_outbox
-from shop.deadletters.destinations import OURS, Destinations
-from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, State, What
-from shop.kafka.dead_letter import Letter, redriven
+from shop.deadletters.destinations import Destinations
+from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, State, What, now
+from shop.kafka import tracing
+from shop.kafka.letter import Letter, redriven
 from shop.kafka.template import OutboundRecord
+from shop.kafka.wire import redriven_to
 
 CHUNK = 200  # letters in one transaction
 CHUNK_BYTES = 8_000_000
@@ -94,17 +96,16 @@ class RedriveSender:
         write_outbox(connection, records)
         sent = _letters.c.id.in_([letter.id for letter in letters])
         connection.execute(update(_letters).where(sent).values(state=State.REDRIVEN.value))
-        now = _now()
+        at = now()
         connection.execute(
             _events.insert(),
             [
                 {
                     "letter": letter.id,
-                    "at": now,
+                    "at": at,
                     "what": What.REDRIVEN.value,
                     "by": redrive.by,
-                    "detail": f"to {self._group(letter, redrive) or 'all groups'} "
-                    f"on {record.topic}",
+                    "detail": f"to {redriven_to(record.headers) or 'all groups'} on {record.topic}",
                     "redrive": redrive.id,
                 }
                 for letter, record in zip(letters, records, strict=True)
@@ -115,11 +116,15 @@ class RedriveSender:
     def _record(self, row: Any, redrive: Any) -> OutboundRecord:
         """Only where a target is given are letters without a known topic chosen."""
         letter = Letter(row.id, row.value, row.key, _headers.decode(row.headers))
-        topic = self._destinations.topic_of(row.topic, redrive.target)
-        return redriven(letter, topic or row.topic, self._group(row, redrive))
-
-    def _group(self, row: Any, redrive: Any) -> str | None:
-        return self._destinations.group_of(row.consumer_group, redrive.target_group)
+        topic = self._destinations.topic_of(row.topic, redrive.target) or row.topic
+        group = self._destinations.group_of(row.consumer_group, topic, redrive.target_group)
+        record = redriven(letter, topic, group)
+        with tracing.send(
+            topic, None, row.correlation_id or "", row.traceparent, record.headers,
+            into=tracing.REDRIVEN, links=tracing.link(redrive.traceparent),
+            attributes={"dead_letter.id": row.id},
+        ):  # fmt: skip
+            return record
 
 
 class Pace:
@@ -146,17 +151,13 @@ def _finish(connection: Connection, redrive_id: str) -> None:
     """If nothing is left of it."""
     left = exists().where(_queued_for(redrive_id))
     ended = update(_redrives).where(_redrives.c.id == redrive_id, ~left)
-    connection.execute(ended.values(finished_at=_now()))
+    connection.execute(ended.values(finished_at=now()))
 
 
 def _queued_for(redrive_id: str) -> Any:
     return (_letters.c.redrive == redrive_id) & (_letters.c.state == State.QUEUED)
 
 
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def redrive_steward(database: Database, destinations: Destinations = OURS) -> Steward:
+def redrive_steward(database: Database, destinations: Destinations) -> Steward:
     """Runs where redrives are asked for, in one process."""
     return Steward(database, "redrive", RedriveSender(database, destinations).step, every_s=SWEEP_S)

@@ -1,4 +1,4 @@
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.email.mailer import Mailer
 from shop.events import Order
 from shop.kafka.acknowledgment import Acknowledgment

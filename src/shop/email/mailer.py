@@ -4,8 +4,11 @@ import smtplib
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeAlias
+
+from opentelemetry import trace
+from opentelemetry.util.types import AttributeValue
 
 from shop.email.message import compose, is_address
 from shop.kafka.errors import PermanentFailure, Unavailable
@@ -75,7 +78,8 @@ class Mailer:
             raise MailRefused(f"{shown} is not an e-mail address")
         data = compose(self._sender, recipient, text, event_id, correlation_id)
         try:
-            self._transfer(recipient, data)
+            with self._traced():
+                self._transfer(recipient, data)
         except (OSError, ValueError) as error:  # smtplib's own errors are OSErrors
             self._disconnect()
             where = f"{self._host}:{self._port}"
@@ -98,6 +102,19 @@ class Mailer:
                     smtp.sock.settimeout(min(self._timeout, 1.0))
                     smtp.quit()
             smtp.close()
+
+    def _traced(self) -> AbstractContextManager[object]:
+        """The span of the dialogue with the server, where the one around it is recorded."""
+        if not trace.get_current_span().is_recording():
+            return nullcontext()
+        attributes: dict[str, AttributeValue] = {
+            "network.protocol.name": "smtp",
+            "server.address": self._host,
+            "server.port": self._port,
+        }
+        return trace.get_tracer("shop.email").start_as_current_span(
+            "deliver mail", kind=trace.SpanKind.CLIENT, attributes=attributes
+        )
 
     def _transfer(self, recipient: str, data: bytes) -> None:
         smtp, answer = self._begin(recipient, len(data))

@@ -6,22 +6,21 @@ The correlation id is made when something first asks for it, at the latest for t
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from opentelemetry import trace
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shop.kafka import correlation
-from shop.kafka.tracing import sampled
+from shop.kafka.tracing import below, sampled, span_of
 
 HEADER = "X-Correlation-Id"
 
 _KEY = "shop.request"
 _TRACEPARENT = re.compile(rb"\A00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
-_w3c = TraceContextTextMapPropagator()
 
 Refuse = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -103,10 +102,16 @@ class RequestContext:
                 message["headers"] = [*message["headers"], (b"x-correlation-id", mark)]
             await send(message)
 
-        if self._tracer is None or (request.traceparent and not sampled(request.traceparent)):
+        if self._tracer is None or self._is_untraced(request, scope["path"]):
             await app(scope, receive, send_correlated)
         else:
             await self._traced(self._tracer, request, app, scope, receive, send_correlated)
+
+    def _is_untraced(self, request: _Request, path: str) -> bool:
+        """What looks after the process asks often, and nobody asks what became of it."""
+        if request.traceparent:
+            return not sampled(request.traceparent)
+        return path.startswith("/health") or path == "/metrics"
 
     async def _traced(
         self,
@@ -118,8 +123,11 @@ class RequestContext:
         send: Send,
     ) -> None:
         """The server span; its parent is the client's span, else its sampling is the SDK's."""
-        carrier = {"traceparent": request.traceparent, "tracestate": request.tracestate}
-        parent = _w3c.extract({name: value for name, value in carrier.items() if value})
+        parent = below(span_of(request.traceparent, request.tracestate))
+        span = tracer.start_span(scope["method"], parent, trace.SpanKind.SERVER)
+        if not span.is_recording():
+            await app(scope, receive, send)
+            return
         attributes = {
             "http.request.method": scope["method"],
             "url.path": scope["path"],
@@ -127,12 +135,8 @@ class RequestContext:
         }
         if scope.get("server"):
             attributes["server.address"], attributes["server.port"] = scope["server"]
-        with tracer.start_as_current_span(
-            scope["method"], context=parent, kind=trace.SpanKind.SERVER, attributes=attributes
-        ) as span:
-            if not span.is_recording():
-                await app(scope, receive, send)
-                return
+        span.set_attributes(attributes)
+        with trace.use_span(span, end_on_exit=True):
 
             async def send_traced(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -142,10 +146,19 @@ class RequestContext:
             await app(scope, receive, send_traced)
 
 
+def route_of(scope: Any) -> str | None:
+    """The template of the path that a request matched, None before and unless it did."""
+    template = scope.get("path_template")
+    return _without_types(template) if template else None
+
+
+@lru_cache
+def _without_types(template: str) -> str:
+    return re.sub(r":\w+}", "}", template)
+
+
 def _describe(span: trace.Span, scope: Any, status: int) -> None:
-    route = scope.get("path_template")
-    if route:
-        route = re.sub(r":\w+}", "}", route)
+    if route := route_of(scope):
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Generic, Protocol, TypeVar
 
+from opentelemetry import trace
 from sqlalchemy.exc import IntegrityError
 
 from shop.db.database import Database
@@ -44,6 +45,7 @@ class Desk(Generic[Request, Answer]):
 
     def __init__(self, database: Database, execute: Commit[Request, Answer]) -> None:
         self._commit = GroupCommit(database, execute)
+        self._database = database
         self._running: dict[object, asyncio.Future[None]] = {}
 
     async def take(self, request: Request) -> Answer:
@@ -57,12 +59,26 @@ class Desk(Generic[Request, Answer]):
         with self._running_as(request):
             try:
                 async with asyncio.timeout(DEADLINE_S):
-                    return await self._submit(request)
+                    with self._traced():
+                        return await self._submit(request)
             except TimeoutError:
                 raise StoreUnavailable("the database did not commit in time") from None
 
     async def close(self) -> None:
         await self._commit.close()
+
+    def _traced(self) -> AbstractContextManager[object]:
+        """The span of a request's transaction, the wait for it included, where the request's own
+        is recorded."""
+        if not trace.get_current_span().is_recording():
+            return nullcontext()
+        attributes = {
+            "db.system.name": "sqlite" if self._database.path else "postgresql",
+            "db.namespace": self._database.name,
+        }
+        return trace.get_tracer("shop.http").start_as_current_span(
+            f"transaction {self._database.name}", kind=trace.SpanKind.CLIENT, attributes=attributes
+        )
 
     async def _submit(self, request: Request) -> Answer:
         try:

@@ -2,17 +2,19 @@
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from shop.kafka.dead_letter import Failure
 from shop.kafka.dispatch import NotAcknowledged, Record, RecordFailed, Stopping, current_message
 from shop.kafka.errors import Fenced, ListenerFailed, StoreUnavailable, Unavailable
 from shop.kafka.intake import Intake
+from shop.kafka.metrics import Counted, uncounted
 from shop.kafka.progress import Progress
 from shop.kafka.retry import Attempts, Availability, Retry
 from shop.kafka.settlement import Settlement
+from shop.kafka.spans import Batch
 from shop.kafka.store import Partition
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class GroupConsumer:
         availability: Availability,
         stopping: threading.Event,
         dead_letter_topic: str | None,
+        counted: Counted = uncounted,
     ) -> None:
         self._group = group
         self._intake = intake
@@ -58,6 +61,7 @@ class GroupConsumer:
         self._availability = availability
         self._stopping = stopping
         self._dead_letter_topic = dead_letter_topic
+        self._counted = counted
         self._progress = Progress()
         self._away: set[Partition] = set()
 
@@ -76,6 +80,11 @@ class GroupConsumer:
         if trouble := self._availability.trouble:
             return trouble
         return None if self.assigned.is_set() else "no partitions assigned yet"
+
+    @property
+    def positions(self) -> Mapping[Partition, int | None]:
+        """The next offset of each partition that it holds; None where it has handled nothing."""
+        return dict(self._intake.positions.held)
 
     @property
     def in_hand_for(self) -> float:
@@ -137,7 +146,12 @@ class GroupConsumer:
                 to_do.extendleft(reversed(self._split(_records(part), error)))
 
     def _settle(self, records: Sequence[Record]) -> None:
-        self._settlement.settle(records, self._intake.positions, self._stopping)
+        with Batch(
+            self._group, self._intake.client_id, self._intake.polled, len(records),
+            lambda: {record.partition.topic for record in records}, self._attempts.this_one,
+            atomic=self._settlement.atomic,
+        ):  # fmt: skip
+            self._settlement.settle(records, self._intake.positions, self._stopping)
         if self._intake.store_trouble:
             log.info("group %s: the database is back", self._group)
             self._intake.store_trouble = None
@@ -177,6 +191,7 @@ class GroupConsumer:
             delay = self._attempts.redelivery(error.delay)
         else:
             self._no_longer_away(self._away & {record.partition})
+            self._counted(self._group, record.partition.topic, "failed")
             failures = self._attempts.failed(record.partition, record.offset)
             again = self._retry_of(record.partition.topic).delay_after(failures, error)
             if again is None:
@@ -185,6 +200,7 @@ class GroupConsumer:
             delay = again
             what = (self._group, _where(record), delay, _what(error))
             log.warning("group %s: %s failed, again in %.1f s: %s", *what)
+        self._counted(self._group, record.partition.topic, "retried")
         self._set_back(record, delay)
         for number, part in enumerate(to_do):  # behind it waits its partition
             if not isinstance(part, _Failed):
@@ -205,6 +221,7 @@ class GroupConsumer:
                 f"group {self._group} cannot handle {what}; nor can its dead letter be written: "
                 f"{_what(why)}"
             ) from why
+        self._counted(self._group, record.partition.topic, "dead")
         log.error("group %s made a dead letter of %s", self._group, what)
 
     def _set_back(self, record: Record, delay: float) -> None:
@@ -216,10 +233,14 @@ class GroupConsumer:
         """Forget the batch in hand; read it again, or what the store says is next."""
         positions = self._intake.positions
         starts: dict[Partition, int] = {}
+        topics: Counter[str] = Counter()
         for record in records:
             if positions.awaits(record.partition, record.offset):
                 starts.setdefault(record.partition, record.offset)
+                topics[record.partition.topic] += 1
         if isinstance(error, Fenced):
+            for topic, count in topics.items():
+                self._counted(self._group, topic, "fenced", count)
             log.warning("group %s: %s; reading from the stored position", self._group, error)
             try:
                 stored = self._intake.stored(starts)

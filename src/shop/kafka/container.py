@@ -14,6 +14,8 @@ from shop.kafka.dispatch import Dispatcher
 from shop.kafka.errors import KafkaError
 from shop.kafka.intake import Intake
 from shop.kafka.listener import Endpoint
+from shop.kafka.measuring import MeasuredDispatcher, MeasuredSettlement
+from shop.kafka.metrics import ListenerMetrics, uncounted
 from shop.kafka.progress import ANSWER_S, unread
 from shop.kafka.recognition import Recognition
 from shop.kafka.retry import Attempts, Availability, Retry
@@ -39,6 +41,7 @@ class ListenerContainer:
     handled; without, the group stops in front of it.
     `instance`: a name that stays over restarts and is unique in the group's processes; a restarted
     process then has its partitions at once (Kafka's static membership, KIP-345).
+    `metrics`: what is measured goes there; without, nothing is measured.
     `on_failure(group, error)` is called from the failing thread when a consumer must stop; the
     others of the group are stopped too. A group never stops silently.
     """
@@ -56,6 +59,7 @@ class ListenerContainer:
         retry: Retry | None = None,
         dead_letters: DeadLetters | None = None,
         instance: str | None = None,
+        metrics: ListenerMetrics | None = None,
         session_timeout_ms: int = 10_000,
         max_poll_interval_ms: int = 300_000,
         on_failure: Callable[[str, BaseException], None] | None = None,
@@ -76,6 +80,9 @@ class ListenerContainer:
         self._dead_letters = letters
         self._patterns = [source for source in sources if isinstance(source, TopicPattern)]
         dispatcher = Dispatcher(group, endpoints)
+        if metrics is not None:
+            dispatcher = MeasuredDispatcher(group, endpoints, metrics)
+            metrics.begin(group, self._required)
         settlement: Settlement
         if store is None:
             settlement = Plain(dispatcher, letters)
@@ -86,6 +93,8 @@ class ListenerContainer:
             max_poll_records = min(max_poll_records, EXTERNAL_MOST)
         else:
             settlement = Transactional(dispatcher, store, letters)
+        if isinstance(dispatcher, MeasuredDispatcher):
+            settlement = MeasuredSettlement(settlement, dispatcher)
         count = concurrency or max(e.declaration.concurrency for e in endpoints)
         self._consumers: list[GroupConsumer] = []
         self._threads: list[threading.Thread] = []
@@ -134,6 +143,7 @@ class ListenerContainer:
                 availability,
                 stopping,
                 letters.topic,
+                metrics.count if metrics else uncounted,
             )
             self._consumers.append(consumer)
 
@@ -182,6 +192,15 @@ class ListenerContainer:
         # Consumers beyond the number of partitions stay idle, which is no trouble.
         troubles = [consumer.trouble for consumer in self._consumers]
         return None if None in troubles else troubles[0]
+
+    @property
+    def positions(self) -> dict[Partition, int]:
+        """The next offset of each partition that is held here. One that the group has handled
+        nothing of stands at 0, unless it begins elsewhere than at the beginning; then it is left
+        out."""
+        held = {p: at for consumer in self._consumers for p, at in consumer.positions.items()}
+        reset = {p: 0 for p in held if self._reset_of(p.topic) == "earliest"}
+        return reset | {p: at for p, at in held.items() if at is not None}
 
     def stalled(self, after: float) -> str | None:
         """Why a consumer of the group has made no progress for more than `after` seconds, although

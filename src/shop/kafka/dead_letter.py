@@ -1,37 +1,41 @@
-"""Dead letters: a record that a group could not handle, with all that brings it back as it was.
+"""Dead letters as they are written: a record that a group could not handle, with all that brings
+it back as it was.
 
-The value is an envelope that readers of `java.lang.String` or `[B` (signed bytes) understand. The
-headers are the record's own, Spring's `kafka_dlt-…` for where it was and what went wrong, and
-`dead-letter-…` for what those have no name for. None of them grows when a letter is redriven and
-fails again: what was added is taken off before.
+None of the headers grows when a letter is redriven and fails again: what was added is taken off
+before.
 """
 
 import logging
 import traceback
 from array import array
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from shop.kafka import correlation
+from shop.kafka import correlation, tracing
 from shop.kafka.admin import largest_record
 from shop.kafka.connection import Connection
-from shop.kafka.errors import DeadLetterTooLarge, WireError
+from shop.kafka.errors import DeadLetterTooLarge
 from shop.kafka.ids import derived_id
+from shop.kafka.letter import (
+    ATTEMPTS,
+    BYTES,
+    ID,
+    REDRIVE_OF,
+    SPRING,
+    TEXT,
+    TITLE,
+    WAS_NULL,
+    Correlation,
+    own_headers,
+    packed,
+    with_event_id,
+)
 from shop.kafka.template import KafkaTemplate, OutboundRecord
-from shop.kafka.wire import EVENT_ID, REDRIVE_TO, Headers, Message, received_ids
+from shop.kafka.wire import EVENT_ID, REDRIVE_TO, Headers, received_ids
 
 log = logging.getLogger(__name__)
-
-TITLE = "DeadLetter"
-SPRING, OURS, REDRIVE = "kafka_dlt-", "dead-letter-", "redrive-"
-ID = OURS + "id"
-ITS_EVENT_ID = OURS + "event-id"
-ATTEMPTS = OURS + "attempts"
-WAS_NULL = OURS + "value-was-null"
-REDRIVE_OF = REDRIVE + "of"  # the id of the letter that it was
 
 LARGEST = 8 * 1024 * 1024  # bytes of a letter; what was 1 MB may be 6 MB as JSON
 OVERHEAD = 65_536  # of what Kafka adds
@@ -39,8 +43,6 @@ LARGEST_ON_TOPIC = LARGEST + OVERHEAD  # max.message.bytes
 LONGEST_MESSAGE = 1_000  # characters, also of other texts in headers
 LONGEST_TRACE = 8_000
 
-_TEXT, _BYTES = "java.lang.String", "[B"
-_Byte = Annotated[int, msgspec.Meta(ge=-128, le=127)]
 _encoder = msgspec.json.Encoder()
 
 
@@ -53,79 +55,10 @@ class Failure:
     attempts: int
 
 
-class Letter(msgspec.Struct, frozen=True):
-    """A letter taken apart again. What nobody told is None: other systems' letters have no
-    headers.
-
-    `id` is the same for one record that fails in one group, however often it is redriven.
-    `headers`, `key` and `value` are the failed record's own. `timestamp` is in milliseconds since
-    the epoch."""
-
-    id: str
-    value: bytes | None
-    key: bytes | None
-    headers: Headers
-    event_id: str | None = None
-    correlation_id: str | None = None
-    topic: str | None = None
-    partition: int | None = None
-    offset: int | None = None
-    timestamp: int | None = None
-    group: str | None = None
-    exception: str | None = None
-    message: str | None = None
-    stacktrace: str | None = None
-    attempts: int | None = None
-
-
-class Unwrapped(msgspec.Struct, frozen=True):
-    """The value of a record of a dead-letter topic. `is_letter`: it was an envelope around another
-    record's value; else it is what came."""
-
-    value: bytes | None
-    is_letter: bool
-
-
-class DeadLetterCodec:
-    """Reads any value, so that nothing can fail where failures are kept."""
-
-    event_type: Any = Unwrapped
-    fixed_headers: Headers = []  # noqa: RUF012 - never written to
-    carries_correlation_id = True
-
-    def encode(self, event: Unwrapped, correlation_id: str) -> bytes:
-        raise WireError("dead letters are made by groups, of records that they cannot handle")
-
-    def decode(self, value: bytes | None) -> tuple[Unwrapped, str | None]:
-        if value is not None:
-            try:
-                envelope = _letter.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return Unwrapped(value, is_letter=False), None
-            payload = envelope.payload
-            id_ = envelope.correlationId.id if envelope.correlationId else None
-            if isinstance(payload, str) and envelope.type == _TEXT:
-                return Unwrapped(payload.encode(), is_letter=True), id_
-            if isinstance(payload, list) and envelope.type == _BYTES:
-                return Unwrapped(array("b", payload).tobytes(), is_letter=True), id_
-        return Unwrapped(value, is_letter=False), None
-
-
-class _Correlation(msgspec.Struct):
-    id: str | None = None
-
-
-class _Envelope(msgspec.Struct):
-    type: str
-    payload: str | list[_Byte]
-    correlationId: _Correlation | None = None
-
-
 class _Correlated(msgspec.Struct):
-    correlationId: _Correlation | None = None
+    correlationId: Correlation | None = None
 
 
-_letter = msgspec.json.Decoder(_Envelope)
 _correlated = msgspec.json.Decoder(_Correlated)
 
 
@@ -140,20 +73,19 @@ def dead_letter(raw: Any, failure: Failure, topic: str, largest: int = LARGEST) 
     event = derived_id(event_id, failure.group, topic, *place)
     hop = correlation.sent_to(correlation.through(correlation_id, TITLE), topic)
     value = raw.value()
-    letter = OutboundRecord(
-        topic,
-        raw.key(),
-        _encoder.encode(_wrapped(value) | {"correlationId": {"id": hop}}),
-        [
-            (EVENT_ID, event.encode()),
-            *_own(headers),
-            *_spring_headers(raw, failure),
-            (ID, letter_id(raw, failure.group).encode()),
-            (ITS_EVENT_ID, event_id.encode()),
-            (ATTEMPTS, str(failure.attempts).encode()),
-            *([(WAS_NULL, b"1")] if value is None else []),
-        ],
-    )
+    told = [
+        (EVENT_ID, event.encode()),
+        *packed(with_event_id(event_id, own_headers(headers))),
+        *_spring_headers(raw, failure),
+        (ID, letter_id(raw, failure.group).encode()),
+        (ATTEMPTS, str(failure.attempts).encode()),
+        *([(WAS_NULL, b"1")] if value is None else []),
+    ]
+    sender = tracing.traceparent_of(headers)
+    why = {"error.type": type(failure.error).__qualname__}
+    with tracing.send(topic, None, hop, sender, told, into=tracing.AS_LETTER, attributes=why):
+        body = _encoder.encode(_wrapped(value) | {"correlationId": {"id": hop}})
+    letter = OutboundRecord(topic, raw.key(), body, told)
     size = len(letter.value or b"") + sum(len(n) + len(v or b"") for n, v in letter.headers)
     if size > largest:
         raise DeadLetterTooLarge(
@@ -201,8 +133,9 @@ class DeadLetters:
 def letter_id(raw: Any, group: str) -> str:
     """The same for a record however often it fails in a group, also after it was redriven."""
     told = dict(raw.headers() or [])
-    if told.get(REDRIVE_TO) == group.encode() and told.get(REDRIVE_OF):
-        return _text(told, REDRIVE_OF) or ""
+    redriven: bytes | None = told.get(REDRIVE_OF)
+    if redriven and told.get(REDRIVE_TO) == group.encode():
+        return redriven.decode("utf-8", "replace")
     return derived_id(ids_of(raw)[0], group, TITLE, raw.topic(), raw.partition(), raw.offset())
 
 
@@ -219,55 +152,11 @@ def ids_of(raw: Any) -> tuple[str, str]:
     return event_id, correlation_id
 
 
-def opened(message: Message[Unwrapped]) -> Letter:
-    """A record of a dead-letter topic as the letter that it is."""
-    told = dict(message.headers)
-    unwrapped = message.event
-    event_id = _text(told, ITS_EVENT_ID)
-    attempts = told.get(ATTEMPTS)
-    return Letter(
-        id=_text(told, ID) or message.event_id,
-        value=None if told.get(WAS_NULL) else unwrapped.value,
-        key=message.raw_key,
-        headers=[
-            *([(EVENT_ID, event_id.encode())] if event_id else []),
-            *_own(message.headers),
-        ],
-        event_id=event_id,
-        correlation_id=message.correlation_id,
-        topic=_text(told, SPRING + "original-topic"),
-        partition=_number(told, SPRING + "original-partition"),
-        offset=_number(told, SPRING + "original-offset"),
-        timestamp=_number(told, SPRING + "original-timestamp"),
-        group=_text(told, SPRING + "original-consumer-group"),
-        exception=_text(told, SPRING + "exception-fqcn"),
-        message=_text(told, SPRING + "exception-message"),
-        stacktrace=_text(told, SPRING + "exception-stacktrace"),
-        attempts=int(attempts) if attempts and attempts.isdigit() and len(attempts) < 10 else None,
-    )
-
-
-def redriven(letter: Letter, topic: str, group: str | None) -> OutboundRecord:
-    """The failed record again, under its event id, for `group` alone or, with None, for all."""
-    headers = list(letter.headers)
-    if group is not None:
-        headers.append((REDRIVE_TO, group.encode()))
-    return OutboundRecord(
-        topic, letter.key, letter.value, [*headers, (REDRIVE_OF, letter.id.encode())]
-    )
-
-
 def _wrapped(value: bytes | None) -> dict[str, Any]:
     try:
-        return {"type": _TEXT, "payload": (value or b"").decode("utf-8")}
+        return {"type": TEXT, "payload": (value or b"").decode("utf-8")}
     except UnicodeDecodeError:
-        return {"type": _BYTES, "payload": array("b", value or b"").tolist()}
-
-
-def _own(headers: Headers) -> Headers:
-    """Without the event id, which a letter has one of its own for, and what failures added."""
-    added = (SPRING, OURS, REDRIVE)
-    return [(n, v) for n, v in headers if n != EVENT_ID and not n.startswith(added)]
+        return {"type": BYTES, "payload": array("b", value or b"").tolist()}
 
 
 def _spring_headers(raw: Any, failure: Failure) -> Headers:
@@ -302,13 +191,3 @@ def _cut(text: str, longest: int) -> bytes:
         head = longest // 3
         text = f"{text[:head]}\n…\n{text[head - longest + 3 :]}"
     return text.encode("utf-8", "replace")
-
-
-def _text(told: Mapping[str, bytes | None], name: str) -> str | None:
-    value = told.get(name)
-    return value.decode("utf-8", "replace") if value else None
-
-
-def _number(told: Mapping[str, bytes | None], name: str) -> int | None:
-    value = told.get(name)
-    return int.from_bytes(value, "big", signed=True) if value and len(value) <= 8 else None

@@ -1,17 +1,20 @@
 """From a record as polled to a call of its listener."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from shop.kafka import tracing
+from shop.kafka import spans
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.errors import Fenced, KafkaError, StoreUnavailable, WireError
 from shop.kafka.ids import derived_id
 from shop.kafka.listener import Endpoint, every_record
 from shop.kafka.store import Partition
+from shop.kafka.tracing import sampled
 from shop.kafka.wire import Message, received_ids, redriven_to
 
+_UNTRACED: AbstractContextManager[None] = nullcontext()
 LONGEST_IDENTITY = 600  # characters; PostgreSQL's index entries end at 2,700 bytes
 
 current_message: ContextVar[Message[Any] | None] = ContextVar("kafka_message", default=None)
@@ -67,13 +70,15 @@ class Dispatcher:
 
     def decode_all(self, records: Sequence[Record]) -> list[Incoming | None]:
         """As `decode`. Raises RecordFailed for the first that cannot be decoded."""
-        found: list[Incoming | None] = []
+        return [self.decode_at(index, record) for index, record in enumerate(records)]
+
+    def decode_at(self, index: int, record: Record) -> Incoming | None:
+        """As `decode`, of the record at `index` of its batch. Raises RecordFailed."""
         try:
-            for record in records:
-                found.append(self.decode(record))
+            return self.decode(record)
         except Exception as error:
-            raise RecordFailed(len(found), error) from error
-        return found
+            spans.unreadable(record.raw, self.group, error)
+            raise RecordFailed(index, error) from error
 
     def decode(self, record: Record) -> Incoming | None:
         """None for a record that is redriven to another group. Raises WireError for what its topic
@@ -129,13 +134,14 @@ class Dispatcher:
     def _call(self, endpoint: Endpoint, message: Message[Any], work: Any) -> None:
         current_message.set(message)
         ack = Acknowledgment()
-        if tracing.sampled(message.traceparent):
-            with tracing.process(message, self.group):
-                handled = endpoint(message, work, ack)
-        else:
-            handled = endpoint(message, work, ack)
-        if not handled:
-            raise NotAcknowledged(ack.delay)
+        traced = sampled(message.traceparent)
+        with spans.process(message, self.group) if traced else _UNTRACED:
+            if not endpoint(message, work, ack):
+                raise NotAcknowledged(ack.delay)
+
+    def repeated(self, incoming: Incoming) -> None:
+        """This one was handled before: it leaves its mark in the trace only."""
+        spans.duplicate(incoming.message, self.group)
 
     def endpoint_of(self, topic: str) -> Endpoint:
         endpoint, _ = self._routes.get(topic) or self._route(topic)

@@ -198,6 +198,7 @@ class ListenerRegistry:
 
     def __init__(self) -> None:
         self._groups: dict[str, list[tuple[Callable[[], Callable[..., Any]], Declaration]]] = {}
+        self._classes: list[type] = []
 
     def add(self, service: Any, build: Callable[[], Any] | None = None) -> None:
         """Take in every marked method of an object, or a marked function.
@@ -216,8 +217,17 @@ class ListenerRegistry:
         ]
         if not marked:
             raise ListenerDeclarationError(f"{cls.__name__} has no method marked with @listener")
+        self._classes.append(cls)
         for name, declaration in marked:
             self._note(functools.partial(_method_of, make, name), declaration)
+
+    def unbuilt(self) -> "ListenerRegistry":
+        """The same listeners of classes, to be asked what they declare: none can be called, for
+        nothing is built."""
+        found = ListenerRegistry()
+        for service in self._classes:
+            found.add(service, functools.partial(object.__new__, service))
+        return found
 
     def _note(self, method: Callable[[], Callable[..., Any]], declaration: Declaration) -> None:
         self._groups.setdefault(declaration.group, []).append((method, declaration))

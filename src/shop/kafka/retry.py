@@ -68,6 +68,11 @@ class Attempts:
         self._failures[partition] = (offset, count)
         return count
 
+    def this_one(self, partition: Partition, offset: int) -> int:
+        """Which attempt the next one is; 1 is the first."""
+        at, count = self._failures.get(partition, (offset, 0))
+        return count + 1 if at == offset else 1
+
     def redelivery(self, asked: float | None) -> float:
         """Seconds until a record that was not acknowledged comes again."""
         return self._backoff.delay(3) if asked is None else asked

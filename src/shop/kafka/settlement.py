@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from shop.kafka.dead_letter import DeadLetters, Failure
-from shop.kafka.dispatch import Dispatcher, Incoming, Record, RecordFailed, Stopping
-from shop.kafka.errors import WireError
+from shop.kafka.dispatch import Dispatcher, Incoming, Record, Stopping
 from shop.kafka.holding import Holding
 from shop.kafka.positions import Positions
 from shop.kafka.store import BatchTransaction, Partition, Store
@@ -63,6 +62,8 @@ class Transactional:
                     if item.endpoint.wants_work:
                         work = transaction.work(item.message, item.identity, item.endpoint.title)
                     self._dispatcher.call(index, item, work)
+                else:
+                    self._dispatcher.repeated(item)
         positions.advance(moves)
 
     def bury(self, record: Record, failure: Failure, positions: Positions) -> None:
@@ -108,11 +109,13 @@ class External(_Outside):
             if stopping.is_set():
                 return
             moves = positions.moves([(record.partition, record.offset)])
-            incoming = [_decoded(self._dispatcher, index, record)]
+            incoming = [self._dispatcher.decode_at(index, record)]
             for item in incoming:
                 if item is None or self._done.get(record.partition) == item.identity:
                     continue
-                if not _seen(self._store, group, incoming):
+                if _seen(self._store, group, incoming):
+                    self._dispatcher.repeated(item)
+                else:
                     self._dispatcher.call(index, item, None)
                     self._done[record.partition] = item.identity
             with self._store.transaction(group, moves) as transaction:
@@ -141,6 +144,8 @@ class Repeatable(_Outside):
                 work = self._store.notes(group, item.message, item.identity, item.endpoint.title)
                 self._dispatcher.call(index, item, work)
                 notes[item.identity] = work
+            else:
+                self._dispatcher.repeated(item)
         with self._store.transaction(group, moves) as transaction:
             fresh = _claimed(transaction, incoming)
             for item in incoming:
@@ -166,7 +171,7 @@ class Plain:
             for record in records:
                 if stopping.is_set():
                     return
-                item = _decoded(self._dispatcher, handled, record)
+                item = self._dispatcher.decode_at(handled, record)
                 if item is not None:
                     self._dispatcher.call(handled, item, None)
                 handled += 1
@@ -177,13 +182,6 @@ class Plain:
     def bury(self, record: Record, failure: Failure, positions: Positions) -> None:
         self._dead_letters.send(record.raw, failure)
         positions.advance(positions.moves([(record.partition, record.offset)]))
-
-
-def _decoded(dispatcher: Dispatcher, index: int, record: Record) -> Incoming | None:
-    try:
-        return dispatcher.decode(record)
-    except WireError as error:
-        raise RecordFailed(index, error) from error
 
 
 def _claimed(transaction: BatchTransaction, incoming: Sequence[Incoming | None]) -> set[str | None]:

@@ -2,7 +2,7 @@ import logging
 import time
 from typing import Literal
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.kafka.listener import every_record, listener
 from shop.kafka.topic import TopicPattern
 from shop.kafka.wire import Message

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from shop.http.moment import moment
+from shop.kafka.tracing import sampled
 from shop.log.reading import AuditReader, Kept
 from shop.log.way import sender_of
 
@@ -25,7 +26,8 @@ class Repeat(StrEnum):
 
 class Hop(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """A record on the order's way. `service` sent it, null where its correlation id does not tell.
-    `after_ms` counts from the acceptance, else from the first record."""
+    `after_ms` counts from the acceptance, else from the first record. `trace_id` is null where the
+    trace was not sampled."""
 
     service: str | None
     topic: str
@@ -102,6 +104,6 @@ def _hop(record: Kept, began: int, repeat: Repeat | None) -> Hop:
         record.time - began,
         record.event_id,
         record.correlation_id,
-        trace[1] if trace else None,
+        trace[1] if trace and sampled(record.traceparent) else None,
         repeat,
     )
