@@ -19,6 +19,7 @@ from shop.cli.errors import report
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.topics import ALL
+from tests.backends import environment_of_databases
 
 
 class Said(NamedTuple):
@@ -52,12 +53,12 @@ class ShopPlace:
         return [json.loads(line) for line in said.stdout.splitlines()]
 
     @contextmanager
-    def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """`shop COMMAND` as a process that is ready; stopped at the end, drained."""
         ready, says_ready = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "shop.cli", *command],
-            env=environment(self.kafka, self.data) | {READY_FD: str(says_ready)},
+            env=environment(self.kafka, self.data) | variables | {READY_FD: str(says_ready)},
             pass_fds=[says_ready],
         )
         os.close(says_ready)
@@ -93,4 +94,5 @@ def _settings(kafka: Connection, data: Path) -> dict[str, str]:
         "SHOP_DATA_DIR": str(data),
         "SHOP_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "SHOP_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        **environment_of_databases(),
     }

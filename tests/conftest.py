@@ -1,8 +1,10 @@
-"""One Apache Kafka per test run, shared; every test takes topics of its own names."""
+"""One Apache Kafka and one PostgreSQL per test run, shared; every test takes topics of its own
+names, and a database of its own."""
 
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -14,20 +16,25 @@ from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.topic import Topic
 from shop.kafka.wire import Codec
+from tests.backends import BACKENDS, URL, Backend
+from tests.postgres import PostgresDatabase, PostgresServer
 
 E = TypeVar("E")
 
 
 _shared = pytest.StashKey[EmbeddedKafka]()
+_shared_postgres = pytest.StashKey[PostgresServer]()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Of pytest-xdist: its workers share the broker of the process that runs them."""
+    """Of pytest-xdist: its workers share the servers of the process that runs them."""
     stash = node.config.stash
     if _shared not in stash:
         stash[_shared] = _started(Path(tempfile.mkdtemp(prefix="shop-kafka-")))
+        stash[_shared_postgres] = PostgresServer()
     node.workerinput["kafka"] = stash[_shared].bootstrap_servers
+    node.workerinput["postgres"] = stash[_shared_postgres].url
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -35,6 +42,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if broker is not None:
         broker.stop()
         shutil.rmtree(broker.directory)
+    postgres = config.stash.get(_shared_postgres, None)
+    if postgres is not None:
+        postgres.remove()
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +65,44 @@ def _started(directory: Path) -> EmbeddedKafka:
     broker = EmbeddedKafka(directory, port=free_port(), fast=True)
     broker.start()
     return broker
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The superuser's URL of a real PostgreSQL."""
+    given = getattr(request.config, "workerinput", {}).get("postgres")
+    if given is not None:
+        yield given
+        return
+    server = PostgresServer()
+    yield server.url
+    server.remove()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """Lets a test run twice: its databases are SQLite files, and then on PostgreSQL."""
+    with _backend(request, monkeypatch) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def shared_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """As `backend`, for what the tests of a module share."""
+    with pytest.MonkeyPatch.context() as patch, _backend(request, patch) as backend:
+        yield backend
+
+
+@contextmanager
+def _backend(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    if request.param == "sqlite":
+        patch.delenv(URL, raising=False)
+        yield Backend(None)
+        return
+    postgres = PostgresDatabase(request.getfixturevalue("postgres"))
+    patch.setenv(URL, postgres.url)
+    yield Backend(postgres)
+    postgres.drop()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The composition root: with `wiring`, what knows all others. Nothing is built at import."""
 
+from typing import TYPE_CHECKING
+
 from dependency_injector import containers, providers
 
 from shop.databases import Databases
@@ -18,23 +20,24 @@ from shop.users.listeners import Batch, Users
 from shop.wiring import clients, letters, listening, serving
 from shop.wiring.connection import connection
 
+if TYPE_CHECKING:
+    from shop.metrics import Metrics
+
 
 class Shop(containers.DeclarativeContainer):
-    """Shop(settings=load_settings()) gives everything a process needs, built when asked for."""
+    """Shop(settings=load_settings()) gives everything a process needs, built when asked for. It is
+    measured where `metrics` are given."""
 
     settings = providers.Dependency(instance_of=Settings)
+    metrics: "providers.Provider[Metrics | None]" = providers.Object(None)
     connection = providers.Singleton(connection, settings)
-    databases = providers.Singleton(Databases, settings)
+    databases = providers.Singleton(Databases, settings, metrics)
     relay_template = providers.ThreadSafeSingleton(clients.relay_template, settings, connection)
     relay = providers.Factory(Relay, template=relay_template)
 
     fan_out_template = providers.Factory(clients.fan_out_template, settings, connection)
     stewards = providers.Factory(listening.stewards, settings, databases, fan_out_template.provider)
-    api_stewards = providers.Factory(letters.stewards, databases)
     report_files = providers.Singleton(clients.report_files, settings)
-    http_server = providers.Factory(
-        serving.http_server, settings, databases, relay_template, report_files
-    )
 
     mailer = providers.Singleton(clients.mailer, settings)
     fraud_detector = providers.Factory(FraudDetector, limit=settings.provided.fraud.limit)
@@ -58,11 +61,23 @@ class Shop(containers.DeclarativeContainer):
             }
         ),
     )
+    destinations = providers.Singleton(letters.destinations, registry)
+    api_stewards = providers.Factory(letters.stewards, databases, destinations)
+    http_server = providers.Factory(
+        serving.http_server,
+        settings,
+        databases,
+        relay_template,
+        report_files,
+        destinations,
+        metrics,
+    )
     listener_container = providers.Factory(
         listening.listener_container,
         settings=settings,
         connection=connection,
         databases=databases,
         registry=registry,
+        metrics=metrics,
         dead_letters=providers.Singleton(DeadLetters, DEADLETTER.name),
     )

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
@@ -10,12 +11,16 @@ from shop.db.database import Database
 from shop.db.schema import upgrade
 from shop.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from shop.metrics import Metrics
+
 
 class Databases:
     """One per service: an SQLite file, or a schema on PostgreSQL. Thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: "Metrics | None" = None) -> None:
         self._settings = settings
+        self._metrics = metrics.databases if metrics else None
         self._lock = threading.Lock()
         self._open: dict[str, Database] = {}
         self._looked_at: dict[str, Database] = {}
@@ -25,6 +30,7 @@ class Databases:
         with self._lock:
             if service not in self._open:
                 database = self._connect(service)
+                database.metrics = self._metrics
                 upgrade(database, f"shop.{service}")
                 self._open[service] = database
             return self._open[service]
@@ -69,7 +75,8 @@ class Databases:
                     f"cannot use {path.parent} ({error.strerror}); SHOP_DATA_DIR chooses another"
                 ) from None
         try:
-            schema = service if url.startswith("postgres") else None
+            prefix = self._settings.database.schema_prefix
+            schema = f"{prefix}{service}" if url.startswith("postgres") else None
             return Database(url, schema=schema)
         except ValueError as error:
             raise SettingsError(f"SHOP_DATABASE__URL: {error}") from None

@@ -65,8 +65,13 @@ def run_listeners(
     relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in services]
     stewards = [steward for group in groups for steward in shop.stewards(group=group)]
     watch = Watch(containers, settings.kafka.stalled_after_s)
-    health = settings.health
-    server = HealthServer(health.host, health.port, watch) if health.port else None
+    metrics = shop.metrics()
+    if metrics is not None:
+        from shop.gauges import show_groups, show_outboxes
+
+        show_groups(metrics, watch, containers, shop.connection())
+        show_outboxes(metrics, [shop.databases().of(name) for name in services])
+    server = health_server(shop, watch)
     try:
         for container in containers:
             container.start()
@@ -125,8 +130,16 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
         failures.append(error)
         stop.set()
 
-    relays = [shop.relay(shop.databases().of(name), on_failure=failed) for name in API_SERVICES]
+    databases = [shop.databases().of(name) for name in API_SERVICES]
+    relays = [shop.relay(database, on_failure=failed) for database in databases]
     stewards = shop.api_stewards()
+    metrics = shop.metrics()
+    if metrics is not None:
+        from shop.gauges import show_letters, show_outboxes
+
+        show_letters(metrics, shop.databases().of("deadletters"))
+        show_outboxes(metrics, databases)
+    scraped = health_server(shop)
 
     def serve() -> None:
         try:
@@ -145,12 +158,29 @@ def run_api(shop: Shop, *, stop: threading.Event) -> None:
         log.info("serving on http://%s:%d", server.host, server.port)
         stop.wait()
     finally:
+        if scraped is not None:
+            scraped.close()
         server.stop()
         thread.join(DRAIN_S)
         _stop_all(shop, [], stewards, relays)
     if failures:
         raise failures[0]
     log.info("stopped")
+
+
+def health_server(shop: Shop, watch: Watch | None = None) -> HealthServer | None:
+    """What answers at SHOP_HEALTH__PORT; None where that is not set. Raises SettingsError when it
+    is taken."""
+    health, metrics = shop.settings().health, shop.metrics()
+    if not health.port:
+        return None
+    try:
+        return HealthServer(health.host, health.port, watch, metrics.page if metrics else None)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot answer on {health.host} port {health.port}: {error.strerror}; choose another "
+            "with SHOP_HEALTH__PORT, one for each process"
+        ) from None
 
 
 def announce_ready() -> None:

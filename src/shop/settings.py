@@ -100,7 +100,8 @@ class Broker(Section):
 
 
 class Health(Section):
-    """Where `shop listen` answers /health/live and /health/ready; the API has routes of its own."""
+    """Where a process answers /metrics, without a token, and `shop listen` /health/live and
+    /health/ready; the API has routes of its own."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: nowhere
@@ -111,6 +112,8 @@ class Health(Section):
 class Database(Section):
     # `{service}` is replaced. Empty: one SQLite file per service in the data directory.
     url: SecretStr = SecretStr("")
+    # On PostgreSQL each service has a schema of its name, with this before it.
+    schema_prefix: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]{0,40})?$")] = ""
 
     @field_validator("url")
     @classmethod
@@ -156,6 +159,20 @@ class Log(Section):
     personal_data: Literal["short", "full"] = "short"
 
 
+class Tracing(Section):
+    """Where traces are looked at. What is traced, and where to it is sent, the standard variables
+    of OpenTelemetry say: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER and the like."""
+
+    url: str = "http://127.0.0.1:16686/trace/{trace_id}"  # Jaeger's
+
+    @field_validator("url")
+    @classmethod
+    def _names_a_trace(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")) or "{trace_id}" not in url:
+            raise ValueError("must be an http address with {trace_id} in it")
+        return url
+
+
 class Listener(Section):
     """What may be set per group: SHOP_LISTENERS__EMAIL__CONCURRENCY=8. What is not set is as the
     listeners declare it."""
@@ -189,6 +206,8 @@ class Settings(BaseSettings):
     stream: Stream = Stream()
     audit: Audit = Audit()
     log: Log = Log()
+    tracing: Tracing = Tracing()
+    metrics: bool = True  # counted and shown at /metrics; docs/decisions/0015 says what it costs
     listeners: dict[str, Listener] = {}
 
     @field_validator("admin_token")

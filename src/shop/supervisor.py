@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+UNKNOWN = -1  # the exit code of what another process had started
 _REFUSED = (1, 2, 3, 70)  # the exit codes of a process that said why it cannot start
 
 
@@ -27,7 +28,7 @@ class Member(Protocol):
         """Also again, after it died."""
 
     def poll(self) -> int | None:
-        """None while it runs, else its exit code, 128 + n for signal n."""
+        """None while it runs, else its exit code: 128 + n for signal n, or UNKNOWN."""
 
     def last_words(self) -> str:
         """Where or how it said why it died."""
@@ -110,7 +111,7 @@ class Supervisor:
 
     def _died(self, member: Member, life: _Life, code: int) -> None:
         life.was_ready |= member.ready
-        what = f"{member.name} ended with exit code {code}{_signal_name(code)}"
+        what = f"{member.name} ended{_with(code)}"
         if not life.was_ready and code in _REFUSED:
             raise GaveUp(f"{member.name} cannot start: {member.last_words()}")
         young = time.monotonic() - life.since < self._youth
@@ -124,8 +125,10 @@ class Supervisor:
         self._say(f"{what}; starting it again in {delay:g} s")
 
 
-def _signal_name(code: int) -> str:
-    try:
-        return f" ({signal.Signals(code - 128).name})"
-    except ValueError:
+def _with(code: int) -> str:
+    if code == UNKNOWN:
         return ""
+    try:
+        return f" with exit code {code} ({signal.Signals(code - 128).name})"
+    except ValueError:
+        return f" with exit code {code}"

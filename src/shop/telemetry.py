@@ -7,7 +7,7 @@ Tracing is off until a standard OTEL_… variable asks for it: OTEL_EXPORTER_OTL
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
 from opentelemetry import trace
@@ -16,6 +16,9 @@ from structlog.typing import EventDict, Processor
 from shop.kafka.dispatch import current_message
 from shop.printable import printable
 from shop.settings import Settings
+
+if TYPE_CHECKING:
+    from shop.metrics import Metrics
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -71,20 +74,30 @@ def tracing_asked_for() -> bool:
 
 
 def _start_tracing(role: str) -> None:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    if protocol != "http/protobuf":
+    from shop.otlp import JsonSpanExporter
+
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    if not protocol.startswith("http/"):
         logging.getLogger(__name__).warning(
-            "OTEL_EXPORTER_OTLP_PROTOCOL=%s is not supported; using http/protobuf", protocol
+            "OTEL_EXPORTER_OTLP_PROTOCOL=%s is not supported; using http/json", protocol
         )
     name = os.environ.get("OTEL_SERVICE_NAME", f"shop-{role}")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(JsonSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def start_metrics(settings: Settings, role: str) -> "Metrics | None":
+    """The metrics of this process; None where SHOP_METRICS or OTEL_SDK_DISABLED turns them off."""
+    if not settings.metrics or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    from shop.metrics import Metrics
+
+    return Metrics(role)
 
 
 def flush() -> None:

@@ -1,7 +1,8 @@
 """Where events travel: every topic with what it carries, its key and its partitions."""
 
 from shop.events import Order, OrdersPerMinute, Pix, PixSum, User, from_wire
-from shop.kafka.dead_letter import LARGEST_ON_TOPIC, DeadLetterCodec
+from shop.kafka.dead_letter import LARGEST_ON_TOPIC
+from shop.kafka.letter import DeadLetterCodec
 from shop.kafka.plain import PlainCodec
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from shop.http.metrics import Page
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import KafkaError
 
@@ -31,6 +32,7 @@ class Watch:
         self._stalled_after = stalled_after
         self._told: dict[str, str | None] = {}
         self._red_since: float | None = None
+        self.last_stalls: dict[str, str | None] = {}  # as `look` found them
 
     def troubles(self) -> dict[str, str | None]:
         """Why each group is not ready; None of one that is."""
@@ -51,7 +53,8 @@ class Watch:
                     log.warning("group %s is not ready: %s", group, trouble)
                 else:
                     log.info("group %s is ready again", group)
-        stalled = {group: why for group, why in self.stalls().items() if why}
+        self.last_stalls = self.stalls()
+        stalled = {group: why for group, why in self.last_stalls.items() if why}
         if not stalled:
             self._red_since = None
         elif self._red_since is None:
@@ -65,11 +68,16 @@ class Watch:
 
 class HealthServer:
     """Answers /health/live and /health/ready of a process that has no API: 200, or 503 with what
-    is wrong, by group. Takes its port when it is built; raises OSError."""
+    is wrong, by group. And /metrics, of any process. Takes its port when it is built; raises
+    OSError."""
 
-    def __init__(self, host: str, port: int, watch: Watch) -> None:
-        paths = {"/health/live": watch.stalls, "/health/ready": watch.troubles}
-        self._server = ThreadingHTTPServer((host, port), _handler(paths))
+    def __init__(
+        self, host: str, port: int, watch: Watch | None, metrics: Page | None = None
+    ) -> None:
+        paths = {}
+        if watch is not None:
+            paths = {"/health/live": watch.stalls, "/health/ready": watch.troubles}
+        self._server = ThreadingHTTPServer((host, port), _handler(paths, metrics))
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
@@ -79,11 +87,14 @@ class HealthServer:
 
 
 def _handler(
-    paths: Mapping[str, Callable[[], Mapping[str, str | None]]],
+    paths: Mapping[str, Callable[[], Mapping[str, str | None]]], metrics: Page | None
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             look = paths.get(self.path)
+            if metrics is not None and self.path == "/metrics":
+                self._answer(200, *metrics(self.headers.get("Accept", "")))
+                return
             if look is None:
                 self.send_error(404)
                 return
@@ -93,9 +104,11 @@ def _handler(
                 "status": "unavailable" if bad else "ok",
                 "checks": {name: why or "ok" for name, why in found.items()},
             }
-            data = json.dumps(body).encode()
-            self.send_response(503 if bad else 200)
-            self.send_header("Content-Type", "application/json")
+            self._answer(503 if bad else 200, json.dumps(body).encode(), "application/json")
+
+        def _answer(self, status: int, data: bytes, media_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -1,7 +1,7 @@
 """A process of one group that kills itself (SIGKILL) at a step of its batches: the test's hooks
 are subclasses here, so there are none in what is shipped.
 
-`python -m tests.faults.crashing STEP SERVERS DATABASE SOURCE TARGET LETTERS GROUP`
+`python -m tests.faults.crashing STEP SERVERS FOLDER SOURCE TARGET LETTERS GROUP`
 """
 
 import os
@@ -11,11 +11,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-from shop.db.database import Database
+from shop.databases import Databases
 from shop.db.relay import Relay
-from shop.db.store import DatabaseStore, Work
+from shop.db.store import DatabaseStore
+from shop.db.work import Work
 from shop.fraud.model import Decision
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
@@ -26,6 +28,7 @@ from shop.kafka.store import Move
 from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec
+from shop.settings import Settings
 
 TEXT = EnvelopeCodec[str]({"java.lang.String": str})
 
@@ -113,7 +116,7 @@ class CrashingRelay(Relay):
 
 
 def main() -> None:
-    _, _, servers, url, source_name, target_name, letters, group = sys.argv
+    _, _, servers, folder, source_name, target_name, letters, group = sys.argv
     source, target = Topic(source_name, TEXT), Topic(target_name, TEXT)
 
     @listener(source, group=group, retry=Retry(attempts=1))
@@ -123,7 +126,8 @@ def main() -> None:
         work.add(Decision, order_id=text, amount=Decimal(1), is_fraud=False)
         work.send(target, text, text)
 
-    kafka, database = Connection(servers), Database(url)
+    kafka = Connection(servers)
+    database = Databases(Settings(data_dir=Path(folder))).of("fraud")
     registry = ListenerRegistry()
     registry.add(decide)
     container = ListenerContainer(

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from confluent_kafka import Producer
 
 from shop.broker import EmbeddedKafka, free_port
 from shop.child import READY_FD
+from shop.databases import Databases
 from shop.email.maildir import mails
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
@@ -26,6 +26,7 @@ from shop.kafka.wire import EVENT_ID
 from shop.settings import Kafka, Settings
 from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
 from shop.verify import audit as verify
+from tests.backends import rows
 from tests.reading import read_all
 from tests.waiting import eventually
 
@@ -46,6 +47,7 @@ class Faulty:
     data: Path
     seed: int
     nodes: int = 1
+    database_goes_away: bool = False  # then a client is told 503, and sends the same again
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)  # order id -> e-mail
 
@@ -59,6 +61,7 @@ class Faulty:
         self.broker.start()
         self.kafka = Connection(self.broker.bootstrap_servers)
         create_topics(self.kafka, ALL)
+        self.databases = Databases(Settings(data_dir=self.data))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._resend: list[dict[str, str]] = []
         self._log = (self.data / "processes.log").open("ab")
@@ -132,6 +135,9 @@ class Faulty:
             except httpx.TransportError:
                 eventually(self.up, "the API again", PATIENCE_S)
                 continue
+            if answer.status_code == 503 and self.database_goes_away:
+                eventually(self.ready, "the database again", PATIENCE_S)
+                continue
             assert answer.status_code == 202, answer.text
             return
 
@@ -156,7 +162,7 @@ class Faulty:
 
     def decided(self) -> int:
         """How many orders the fraud service has decided on."""
-        return self._rows("fraud", "SELECT count(*) FROM decision")[0][0]
+        return self.number("fraud", "SELECT count(*) FROM decision")
 
     def settle(self) -> None:
         """Wait until every accepted order went its whole way, and every record was looked at."""
@@ -167,14 +173,18 @@ class Faulty:
 
     def _settled(self) -> bool:
         count = len(self.accepted)
-        waiting = self._rows("orders", "SELECT count(*) FROM orders WHERE status = 'accepted'")
+        waiting = "SELECT count(*) FROM orders WHERE status = 'accepted'"
         return (
             self.decided() == count
-            and waiting[0][0] == 0
+            and self.number("orders", waiting) == 0
             and len({mail.message_id for mail in mails(self.data / "mail")}) >= count
-            and all(not self._rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in DATABASES)
-            and all(self._position(*group) == self._end() for group in READERS_OF_NEW_ORDER)
+            and all(not self.rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in DATABASES)
+            and all(self.has_read_all(*group) for group in READERS_OF_NEW_ORDER)
         )
+
+    def has_read_all(self, service: str, group: str) -> bool:
+        """Whether a group has looked at every record of NEW_ORDER."""
+        return self._position(service, group) == self._end()
 
     def members(self, group: str) -> int:
         """How many members the broker counts in a group."""
@@ -188,7 +198,7 @@ class Faulty:
             "SELECT sum(next_offset) FROM position "
             f"WHERE consumer_group = '{group}' AND topic = '{NEW_ORDER}'"
         )
-        return int(self._rows(service, query)[0][0] or 0)
+        return self.number(service, query)
 
     def _end(self) -> int:
         """How many records NEW_ORDER has."""
@@ -207,6 +217,7 @@ class Faulty:
                 process.kill()
                 process.wait()
         self.client.close()
+        self.databases.close()
         self.broker.stop()
         self._log.close()
 
@@ -227,30 +238,30 @@ class Faulty:
         assert set(decisions) == orders, "every order is decided"
         assert {len(found) for found in decisions.values()} == {1}, "under one event id"
         self._audit_order_per_key(new)
-        rows = self._rows("fraud", "SELECT order_id, amount, is_fraud FROM decision")
+        rows = self.rows("fraud", "SELECT order_id, amount, is_fraud FROM decision")
         assert {row[0] for row in rows} == orders
         for order_id, amount, fraud in rows:
             ((topic_name, _),) = decisions[order_id]
             assert topic_name == (ORDER_REJECTED if fraud else ORDER_APPROVED).name
             assert bool(fraud) == (float(amount) >= 4500)
-        status = dict(self._rows("orders", "SELECT id, status FROM orders"))
+        status = dict(self.rows("orders", "SELECT id, status FROM orders"))
         assert set(status) == orders
         assert set(status.values()) <= {"approved", "rejected"}
 
-        emails = [row[0] for row in self._rows("users", "SELECT email FROM users")]
+        emails = [row[0] for row in self.rows("users", "SELECT email FROM users")]
         assert sorted(emails) == sorted(set(self.accepted.values())), "one user per e-mail"
 
         asked = {event_id for _, event_id, _ in self._read(SEND_EMAIL)}
         assert len(asked) == len(orders), "one mail is asked for per order"
         found = list(mails(self.data / "mail"))
         assert len({mail.message_id for mail in found}) == len(orders), "one mail per order"
-        receipts = self._rows("users", "SELECT count(*) FROM receipt")
+        receipts = self.rows("users", "SELECT count(*) FROM receipt")
         assert receipts == [(len(orders),)], "each order is looked at once, under its id"
         sent_to = Counter({mail.message_id: mail.to for mail in found}.values())
         assert sent_to == Counter(self.accepted.values())
 
         for name in DATABASES:
-            assert self._rows(name, "SELECT count(*) FROM outbox") == [(0,)], f"{name}: unpublished"
+            assert self.rows(name, "SELECT count(*) FROM outbox") == [(0,)], f"{name}: unpublished"
         kafka = Kafka(bootstrap_servers=self.broker.bootstrap_servers)
         report = verify(Settings(data_dir=self.data, kafka=kafka))
         assert report.clean, report.findings
@@ -287,23 +298,24 @@ class Faulty:
             result.append((event, event_id, str(correlation_id)))
         return result
 
-    def _rows(self, service: str, query: str) -> list[Any]:
-        path = self.data / f"{service}.db"
-        if not path.exists():
-            return [(0,)]
-        connection = sqlite3.connect(path, timeout=30)
-        try:
-            return connection.execute(query).fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return [(0,)]
-            raise
-        finally:
-            connection.close()
+    def number(self, service: str, query: str) -> int:
+        """The one that the query asks for; 0 for NULL, and while there is no table."""
+        found = self.rows(service, query)
+        return int(found[0][0] or 0) if found else 0
+
+    def rows(self, service: str, query: str, **values: object) -> list[Any]:
+        """What a statement finds in a service's database; nothing while that has no tables."""
+        return rows(self.databases.existing(service), query, **values)
 
     def up(self) -> bool:
+        return self._answers("/health/live")
+
+    def ready(self) -> bool:
+        return self._answers("/health/ready")
+
+    def _answers(self, path: str) -> bool:
         try:
-            return self.client.get("/health/live").status_code == 200
+            return self.client.get(path).status_code == 200
         except httpx.TransportError:
             return False
 

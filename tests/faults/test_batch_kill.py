@@ -1,6 +1,5 @@
 """A record for each of many users, held against SIGKILL: nobody left out, nobody doubled."""
 
-import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ from confluent_kafka import TopicPartition
 
 from shop.kafka.ids import derived_id
 from shop.topics import SEND_MESSAGE_TO_ALL_USERS, USER_EMAIL, USER_GENERATE_READING_REPORT
+from tests.backends import Backend
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.integration.test_effect_once import event_id
 from tests.integration.test_fan_out import read_all
@@ -21,9 +21,13 @@ USERS = 100_000
 KILLS = 5
 TARGET = USER_GENERATE_READING_REPORT
 
-_SEED_USERS = """
-    WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :users)
-    INSERT INTO users SELECT lower(hex(randomblob(16))), 'user' || n || '@example.com', n
+# A number times a prime, modulo another one, is each number once, in no order.
+SEED_USERS = """
+    INSERT INTO users
+    WITH RECURSIVE number(n) AS (
+        SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM number WHERE n < :users
+    )
+    SELECT CAST(n * 7368787 % 15485863 AS TEXT) || '-user', 'user' || n || '@example.com', n
     FROM number
 """
 
@@ -41,14 +45,14 @@ def ask_as_java(shop: Faulty) -> str:
 
 
 def rows(shop: Faulty, query: str) -> list[Any]:
-    with closing(sqlite3.connect(shop.data / "users.db", timeout=30)) as connection:
-        return connection.execute(query).fetchall()
+    return shop.rows("users", query)
 
 
-def test_a_fan_out_killed_half_way_leaves_nobody_out_and_doubles_nobody(tmp_path: Path) -> None:
+def test_a_fan_out_killed_half_way_leaves_nobody_out_and_doubles_nobody(
+    backend: Backend, tmp_path: Path
+) -> None:
     with faulty(tmp_path) as shop, closing(shop.kafka.reader()) as reader:
-        with closing(sqlite3.connect(shop.data / "users.db")) as connection, connection:
-            connection.execute(_SEED_USERS, {"users": USERS})
+        shop.rows("users", SEED_USERS, users=USERS)
         fan_out_id = ask_as_java(shop)
 
         def published() -> int:

@@ -9,14 +9,13 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
-from shop.db.database import Database
-from shop.db.schema import upgrade
 from shop.db.tables import outbox
 from shop.fraud.model import Decision
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
+from tests.backends import Backend
 from tests.faults.crashing import STEPS, TEXT
 from tests.reading import count, event_id, read_all
 from tests.waiting import eventually
@@ -25,21 +24,19 @@ PER_STEP = 20
 
 
 def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(
-    kafka: Connection, tmp_path: Path
+    kafka: Connection, backend: Backend, tmp_path: Path
 ) -> None:
     source, target, letters = (
         Topic(f"{name}-{uuid4().hex[:8]}", TEXT, partitions=1) for name in "STL"
     )
     create_topics(kafka, [source, target, letters])
-    url = f"sqlite:///{tmp_path / 'fraud.db'}"
-    database = Database(url)
-    upgrade(database, "shop.fraud")
+    database = backend.open("fraud", tmp_path)
     group = f"group-{uuid4().hex[:8]}"
     names = (source.name, target.name, letters.name, group)
 
     def start(step: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "tests.faults.crashing", step]
-        return subprocess.Popen([*command, kafka.bootstrap_servers, url, *names])
+        return subprocess.Popen([*command, kafka.bootstrap_servers, str(tmp_path), *names])
 
     sent: list[str] = []
     with KafkaTemplate(kafka) as template:

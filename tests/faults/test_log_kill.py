@@ -1,7 +1,5 @@
 """The audit trail, held against SIGKILL: every record of every topic once, byte for byte."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +9,7 @@ from shop.kafka.admin import create_topics
 from shop.kafka.topic import Topic
 from shop.log.content import ContentCodec
 from shop.topics import ALL
+from tests.backends import Backend
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.waiting import eventually
 
@@ -24,7 +23,7 @@ Kept: TypeAlias = list[tuple[Any, ...]]
 
 
 def test_a_log_service_killed_while_records_flow_keeps_each_once_byte_for_byte(
-    tmp_path: Path,
+    backend: Backend, tmp_path: Path
 ) -> None:
     with faulty(tmp_path) as shop:
         producer = Producer({"bootstrap.servers": shop.kafka.bootstrap_servers})
@@ -72,21 +71,10 @@ def on_the_topics(shop: Faulty, count: int) -> Kept:
 
 
 def kept(shop: Faulty) -> int:
-    ((count,),) = rows(shop, "SELECT count(*) FROM audit") or [(0,)]
-    return int(count)
-
-
-def rows(shop: Faulty, query: str) -> Kept:
-    file = shop.data / "log.db"
-    if not file.exists():
-        return []
-    with closing(sqlite3.connect(file, timeout=30)) as connection:
-        try:
-            return connection.execute(query).fetchall()
-        except sqlite3.OperationalError:  # no table yet
-            return []
+    return shop.number("log", "SELECT count(*) FROM audit")
 
 
 def trail(shop: Faulty) -> Kept:
     columns = 'topic, partition, "offset", timestamp, key, value'
-    return rows(shop, f'SELECT {columns} FROM audit ORDER BY topic, partition, "offset"')
+    query = f'SELECT {columns} FROM audit ORDER BY topic, partition, "offset"'
+    return shop.rows("log", query)

@@ -9,19 +9,16 @@ from pathlib import Path
 import pytest
 
 from shop.topics import DEADLETTER
-from tests.faults.harness import Faulty, faulty
+from tests.backends import URL, Backend
+from tests.faults.harness import PATIENCE_S, Faulty, faulty
+from tests.postgres import PostgresDatabase, PostgresServer
 from tests.reading import read_all
+from tests.waiting import eventually
 
 MINUTE_S = 60.0
 LOCKED_S = 15.0
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="after a broker was frozen for a minute, one group's client sometimes never answers "
-    "again; its process is ended and started anew after SHOP_KAFKA__STALLED_AFTER_S, and here "
-    "nobody waits for that",
-)
 def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_ever(
     tmp_path: Path,
 ) -> None:
@@ -48,7 +45,7 @@ def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_e
         assert read_all(shop.kafka, DEADLETTER) == []
 
 
-def test_a_rebalance_storm_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_rebalance_storm_loses_and_doubles_nothing(backend: Backend, tmp_path: Path) -> None:
     """A member joins or leaves, by its own will or by SIGKILL, every two seconds for a minute."""
     with faulty(tmp_path) as shop:
         stays = shop.listen_and_join()
@@ -72,6 +69,39 @@ def test_a_rebalance_storm_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert len(shop.accepted) > 500
         shop.settle()
         shop.audit()
+
+
+def test_a_postgresql_that_crashes_while_orders_flow_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It crashes and is started again, or ends all sessions; in the middle of whatever is done."""
+    server = PostgresServer()
+    database = PostgresDatabase(server.url)
+    monkeypatch.setenv(URL, database.url)
+    try:
+        with faulty(tmp_path) as shop:
+            shop.database_goes_away = True
+            listeners = shop.listen_and_join()
+            posting = threading.Thread(target=shop.post, args=(600,))
+            posting.start()
+            for number in range(6):
+                share = len(shop.accepted) + shop.moments.randrange(20, 80)
+                eventually(lambda at=share: len(shop.accepted) >= at, f"{share} orders", PATIENCE_S)
+                assert posting.is_alive(), f"outage {number} comes while orders are taken"
+                if number % 2:
+                    database.end_sessions()
+                    continue
+                server.stop()
+                eventually(lambda: not shop.ready(), "readiness to turn red")
+                server.start()
+            posting.join()
+            shop.settle()
+            shop.audit()
+            assert listeners.poll() is None
+            assert shop.serve.poll() is None
+            assert read_all(shop.kafka, DEADLETTER) == []
+    finally:
+        server.remove()
 
 
 def post_for(shop: Faulty, seconds: float) -> None:

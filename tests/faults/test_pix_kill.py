@@ -1,7 +1,6 @@
 """Payments, held against SIGKILL: an accepted one is never lost and is decided once."""
 
 import json
-import sqlite3
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -15,6 +14,7 @@ from confluent_kafka import Producer
 from shop.kafka.admin import describe_topics
 from shop.kafka.wire import EVENT_ID
 from shop.topics import PIX
+from tests.backends import Backend
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.integration.test_effect_once import read_all
 from tests.waiting import eventually
@@ -95,8 +95,8 @@ class Payments:
         self._java.poll(0)
 
     def decided(self) -> int:
-        ((count,),) = self._rows("SELECT count(*) FROM payment WHERE decided_at IS NOT NULL")
-        return int(count)
+        query = "SELECT count(*) FROM payment WHERE decided_at IS NOT NULL"
+        return self._shop.number("pix", query)
 
     def settled(self) -> bool:
         """Whether all are decided, all is published and every record was looked at."""
@@ -132,11 +132,7 @@ class Payments:
         assert self._rows("SELECT count(*) FROM receipt") == [(self.count,)], "each decided once"
 
     def _rows(self, query: str) -> list[Any]:
-        connection = sqlite3.connect(self._shop.data / "pix.db", timeout=30)
-        try:
-            return connection.execute(query).fetchall()
-        finally:
-            connection.close()
+        return self._shop.rows("pix", query)
 
 
 def _outcome(payment: dict[str, Any]) -> tuple[Any, ...]:
@@ -150,7 +146,9 @@ def _exact(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return source, target, Decimal(amount), status
 
 
-def test_payments_survive_the_api_and_the_listeners_being_killed(tmp_path: Path) -> None:
+def test_payments_survive_the_api_and_the_listeners_being_killed(
+    backend: Backend, tmp_path: Path
+) -> None:
     with faulty(tmp_path) as shop, ThreadPoolExecutor(1) as client:
         payments = Payments(shop)
 

@@ -8,14 +8,14 @@ from typing import Any
 from confluent_kafka import Producer
 
 from shop.containers import Shop
-from shop.databases import Databases
 from shop.deadletters.model import LetterRow
-from shop.kafka.dead_letter import opened
+from shop.kafka.letter import opened
 from shop.kafka.topic import Topic, TopicPattern
 from shop.settings import Settings
-from shop.topics import ALL, DEADLETTER, PIX, SEND_EMAIL
+from shop.topics import ALL, DEADLETTER, NEW_ORDER, PIX, SEND_EMAIL
+from tests.backends import Backend
 from tests.commands import run
-from tests.faults.harness import Faulty, faulty
+from tests.faults.harness import READERS_OF_NEW_ORDER, Faulty, faulty
 from tests.integration.test_dead_letters import as_message
 from tests.reading import count, read_all
 from tests.waiting import eventually
@@ -34,7 +34,9 @@ DERIVED = ("pix-verification", "pix-sum-by-key", "orders-per-minute")  # no grou
 SOURCES = [topic for topic in ALL if topic is not DEADLETTER and topic.name not in DERIVED]
 
 
-def test_poison_on_every_topic_stops_nobody_and_none_of_it_is_lost(tmp_path: Path) -> None:
+def test_poison_on_every_topic_stops_nobody_and_none_of_it_is_lost(
+    backend: Backend, tmp_path: Path
+) -> None:
     readers = Counter(readers_of_each())
     with faulty(tmp_path) as shop:
         shop.start("listen", "--all")
@@ -61,7 +63,7 @@ def test_poison_on_every_topic_stops_nobody_and_none_of_it_is_lost(tmp_path: Pat
             values = Counter(letter.value for letter in made if letter.topic == topic.name)
             extra = values - Counter(dict.fromkeys(poison_for(topic), readers[topic.name]))
             assert extra.total() == (topic is SEND_EMAIL), topic
-        database = Databases(Settings(data_dir=tmp_path)).of("deadletters")
+        database = backend.open("deadletters", tmp_path)
         everything = expected.total() + len(POISON)  # and what was on DEADLETTER itself
         eventually(lambda: count(database, LetterRow) == everything, "all are kept")
         database.close()
@@ -100,3 +102,42 @@ def send_poison(shop: Faulty) -> None:
     producer.produce(SEND_EMAIL.name, good, None)  # a null key, so no recipient
     producer.produce(PIX.name, b"{}", None)  # null keys: ERRO, and no letter
     assert producer.flush(60) == 0
+
+
+def test_texts_that_a_database_may_not_take_stop_nobody_and_are_accounted_for(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """PostgreSQL has no NUL in a text and no long text in an index, where SQLite has both: there
+    they make dead letters. Lone surrogates are nobody's text."""
+    odd = [
+        "nul-\\u0000-",
+        "lone-\\ud800-",
+        os.urandom(20_000).hex(),
+        "%s %(name)s :name ' \\\" \\\\",
+    ]
+    with faulty(tmp_path) as shop:
+        listeners = shop.start("listen", "--all")
+        producer = Producer({"bootstrap.servers": shop.kafka.bootstrap_servers})
+        for text in odd:
+            for order_id, email, origin in (
+                (text, "a@example.com", "Odd(1)"), ("odd", text, "Odd(2)"), ("o", "a@b", text)
+            ):  # fmt: skip
+                value = (
+                    '{"type":"br.com.alura.ecommerce.Order","payload":{"orderId":"%s-%s","amount":1,'
+                    '"email":"%s"},"correlationId":{"id":"%s"}}'
+                )
+                number = odd.index(text)
+                producer.produce(NEW_ORDER.name, value % (order_id, number, email, origin))
+        assert producer.flush(60) == 0
+        shop.post(20)
+        for order in shop.accepted:
+            found = shop.client.get(f"/orders/{order}", params={"wait": 30}).json()
+            assert found["status"] in ("approved", "rejected")
+        eventually(
+            lambda: all(shop.has_read_all(*reader) for reader in READERS_OF_NEW_ORDER),
+            "all to be read",
+        )
+        assert listeners.poll() is None
+
+        found = run(shop.kafka, tmp_path, "verify", "--json")
+        assert found.code == 0, found.stdout

@@ -1,7 +1,6 @@
 """A redrive, held against SIGKILL: each letter is redriven once. What the relay was publishing when
 it was killed may lie on the topic twice, under one event id, by which receivers drop the copy."""
 
-import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ from typing import Any
 import msgspec
 
 from shop.db.database import Database
-from shop.db.schema import upgrade
 from shop.deadletters.model import LetterRow, State, What
-from shop.kafka.dead_letter import REDRIVE_OF
+from shop.kafka.letter import REDRIVE_OF
 from shop.kafka.wire import EVENT_ID
-from shop.topics import PIX_VERIFICATION
+from shop.topics import PIX
+from tests.backends import Backend
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.reading import read_all
 from tests.waiting import eventually
@@ -23,14 +22,12 @@ KILLS = 3
 RATE = 1000  # a second
 
 
-def keep(data: Path) -> dict[str, str]:
+def keep(database: Database) -> dict[str, str]:
     """Letters as the group keeps them: id by event id."""
-    database = Database(f"sqlite:///{data / 'deadletters.db'}")
-    upgrade(database, "shop.deadletters")
     kept = {f"event-{number}": f"letter-{number}" for number in range(LETTERS)}
     rows = [
         {
-            "id": letter, "state": State.WAITING, "topic": PIX_VERIFICATION.name, "partition": 0,
+            "id": letter, "state": State.WAITING, "topic": PIX.name, "partition": 0,
             "offset": number, "consumer_group": "pix", "failures": 1, "first_at": 1, "last_at": 1,
             "letter_partition": 0, "letter_offset": number, "key": b"k", "value": b"v",
             "headers": msgspec.msgpack.encode([(EVENT_ID, event_id.encode())]),
@@ -41,14 +38,6 @@ def keep(data: Path) -> dict[str, str]:
         connection.execute(LetterRow.__table__.insert(), rows)  # type: ignore[attr-defined]
     database.close()
     return kept
-
-
-def rows(data: Path, query: str) -> list[Any]:
-    connection = sqlite3.connect(data / "deadletters.db", timeout=30)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
 
 
 class Redrive:
@@ -72,10 +61,12 @@ class Redrive:
         return found
 
 
-def test_a_redrive_killed_in_the_middle_sends_each_letter_once(tmp_path: Path) -> None:
+def test_a_redrive_killed_in_the_middle_sends_each_letter_once(
+    backend: Backend, tmp_path: Path
+) -> None:
     with faulty(tmp_path) as shop:
         shop.kill(shop.serve)
-        kept = keep(tmp_path)
+        kept = keep(backend.open("deadletters", tmp_path))
         shop.serve = shop.start("serve")
         eventually(shop.up, "the API", PATIENCE_S)
         redrive = Redrive(shop)
@@ -92,13 +83,13 @@ def test_a_redrive_killed_in_the_middle_sends_each_letter_once(tmp_path: Path) -
             PATIENCE_S,
         )
         assert (done["redriven"], done["queued"]) == (LETTERS, 0)
-        eventually(lambda: not rows(tmp_path, "SELECT 1 FROM outbox"), "the relay")
+        eventually(lambda: not shop.rows("deadletters", "SELECT 1 FROM outbox"), "the relay")
 
-        sent = [dict(record.headers()) for record in read_all(shop.kafka, PIX_VERIFICATION)]
+        sent = [dict(record.headers()) for record in read_all(shop.kafka, PIX)]
         found = {told[EVENT_ID].decode(): told[REDRIVE_OF].decode() for told in sent}
         assert found == kept, "each is sent, under its event id"
         states = "SELECT state, count(*) FROM letter GROUP BY state"
-        assert rows(tmp_path, states) == [(State.REDRIVEN, LETTERS)]
+        assert shop.rows("deadletters", states) == [(State.REDRIVEN, LETTERS)]
         events = "SELECT letter, what, by FROM letter_event"
-        ended = Counter(rows(tmp_path, events))
+        ended = Counter(shop.rows("deadletters", events))
         assert ended == Counter((id_, What.REDRIVEN, "ops") for id_ in kept.values())

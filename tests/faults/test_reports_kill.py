@@ -2,7 +2,6 @@
 
 import random
 import re
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from shop.kafka import correlation
 from shop.kafka.ids import derived_id
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
 from shop.topics import NEW_ORDER, ORDER_APPROVED, USER_EMAIL, USER_GENERATE_READING_REPORT
+from tests.backends import Backend
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.waiting import eventually
 
@@ -97,11 +97,7 @@ class Reports:
         return self._number("SELECT count(*) FROM customer_order WHERE decision = 'approved'")
 
     def _number(self, query: str) -> int:
-        connection = sqlite3.connect(self._shop.data / "reports.db", timeout=30)
-        try:
-            return int(connection.execute(query).fetchone()[0] or 0)
-        finally:
-            connection.close()
+        return self._shop.number("reports", query)
 
     def check(self, number: int) -> bool:
         """Whether a user has a report. Both files are whole, and are this user's."""
@@ -145,7 +141,7 @@ class Reports:
 
 
 def test_reports_killed_in_the_middle_are_whole_and_counted_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOP_KAFKA__MAX_POLL_RECORDS", "20")  # many batches, many moments
     with faulty(tmp_path) as shop, KafkaTemplate(shop.kafka) as template:

@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 
 from shop.db.database import Database
-from shop.db.schema import upgrade
 from shop.db.store import DatabaseStore
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import ListenerRegistry
 from shop.kafka.retry import Backoff, Retry
 from shop.kafka.template import KafkaTemplate
+from tests.backends import Backend
 from tests.commands import ShopPlace
 
 
@@ -31,10 +31,9 @@ def group() -> str:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(backend: Backend, tmp_path: Path) -> Iterator[Database]:
     """A database with the fraud service's schema, so that there is a table to write to."""
-    database = Database(f"sqlite:///{tmp_path / 'fraud.db'}")
-    upgrade(database, "shop.fraud")
+    database = backend.open("fraud", tmp_path)
     yield database
     database.close()
 

@@ -208,10 +208,14 @@ def test_of_a_detached_cluster_what_has_died_is_started_again_and_left_running(
     start = f"EmbeddedKafka(Path(sys.argv[1]), port={port}, nodes=3, fast=True)"
     said_by(f"{start}.start(detached=True)", tmp_path)
     kafka = EmbeddedKafka(tmp_path, port=port, nodes=3, fast=True)
-    supervisor = Supervisor([Broker(kafka)], print)
+    said: list[str] = []
+    supervisor = Supervisor([Broker(kafka)], said.append)
     try:
         supervisor.start()
         kafka.kill(node=1)
+        assert kafka.ended() == {1: None}
+        supervisor.check()
+        assert said == ["kafka node 1 ended; starting it again in 0.2 s"]
         until(lambda: supervisor.check() or (not kafka.ended() and kafka.status().answers))
         supervisor.stop()
         assert len(kafka.pids()) == 3

@@ -12,16 +12,18 @@ import pytest
 from shop.containers import Shop
 from shop.db.database import Database
 from shop.db.relay import Relay
-from shop.db.store import DatabaseStore, Work
+from shop.db.store import DatabaseStore
 from shop.db.tables import outbox
+from shop.db.work import Work
 from shop.deadletters.destinations import Destinations
 from shop.deadletters.listeners import DeadLetterKeeper
 from shop.deadletters.model import LetterRow
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
-from shop.kafka.dead_letter import SPRING, DeadLetters
+from shop.kafka.dead_letter import DeadLetters
 from shop.kafka.errors import ListenerFailed
+from shop.kafka.letter import SPRING
 from shop.kafka.listener import ListenerRegistry, listener
 from shop.kafka.retry import Retry
 from shop.kafka.template import KafkaTemplate, OutboundRecord
@@ -30,6 +32,7 @@ from shop.kafka.wire import EnvelopeCodec, Message
 from shop.settings import Kafka, Settings
 from shop.topics import DEADLETTER, ORDER_REJECTED
 from tests import java
+from tests.backends import Backend
 from tests.commands import ShopPlace
 from tests.integration.test_reports import an_order
 from tests.reading import count, read_all
@@ -47,8 +50,8 @@ class Service(Api):
     """The group deadletter, its API and its relay."""
 
     def __init__(self, folder: Path, kafka: Connection, template: KafkaTemplate) -> None:
-        self.topics, self.groups_told = [ORDER_REJECTED.name], list[str]()
-        super().__init__(folder, destinations=Destinations(self.topics, self.groups_told))
+        self.topics, self.read_by = [ORDER_REJECTED.name], dict[str, list[str]]()
+        super().__init__(folder, destinations=Destinations(self.read_by, self.topics))
         create_topics(kafka, [DEADLETTER, ORDER_REJECTED])
         registry = ListenerRegistry()
         registry.add(DeadLetterKeeper())
@@ -81,17 +84,29 @@ class Service(Api):
         eventually(lambda: len(there()) == letters, f"{letters} letters of {topic}")
         found = there()
         self.topics.append(str(topic))
-        self.groups_told += [letter["group"] for letter in found if letter["group"]]
+        for letter in found:
+            self.read_by.setdefault(letter["group"], []).append(str(topic))
         return found
 
 
 @pytest.fixture(scope="module")
 def service(
-    kafka: Connection, template: KafkaTemplate, tmp_path_factory: pytest.TempPathFactory
+    kafka: Connection,
+    template: KafkaTemplate,
+    shared_backend: Backend,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("letters"), kafka, template)
     yield service
     service.stop()
+
+
+@pytest.fixture
+def database(shared_backend: Backend, tmp_path: Path) -> Iterator[Database]:
+    """Of the groups, where the letters are kept too."""
+    database = shared_backend.open("fraud", tmp_path)
+    yield database
+    database.close()
 
 
 class Fallible:
@@ -251,7 +266,7 @@ def test_a_spring_letter_is_redriven_to_its_topic_and_group(
 
 
 def test_letters_that_cannot_be_kept_stop_the_group_and_become_no_letters(
-    shop_place: ShopPlace, tmp_path: Path
+    shop_place: ShopPlace, backend: Backend, tmp_path: Path
 ) -> None:
     servers = shop_place.kafka.bootstrap_servers
     kafka = Kafka(bootstrap_servers=servers, session_timeout_ms=6000)

@@ -1,7 +1,6 @@
 """Receipts, effects, outbox and positions in one transaction: on a real database and broker."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -17,9 +16,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from shop.db.database import Database
+from shop.db.outbox import write_outbox
 from shop.db.relay import Relay, outbox_size
-from shop.db.store import DatabaseStore, Work, write_outbox
+from shop.db.store import DatabaseStore
 from shop.db.tables import outbox, position, receipt
+from shop.db.work import Work
 from shop.fraud.model import Decision
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.admin import create_topics
@@ -31,6 +32,7 @@ from shop.kafka.store import Move, Partition
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message
+from tests.backends import stranger
 from tests.reading import count, event_id, read_all
 from tests.waiting import eventually
 
@@ -299,17 +301,19 @@ def test_a_missing_topic_holds_up_only_its_own_records_and_loses_none(
 
 
 def test_one_relay_per_database_works_and_another_process_takes_over_when_it_dies(
-    kafka: Connection, make_topic: MakeTopic, database: Database, relay: Relay
+    kafka: Connection, make_topic: MakeTopic, database: Database, relay: Relay, tmp_path: Path
 ) -> None:
     topic = make_topic(TEXT)
     eventually(lambda: relay.active)
     code = f"""
         import signal, sys
-        from shop.db.database import Database
-        from shop.db.relay import Relay, outbox_size
+        from pathlib import Path
+        from shop.databases import Databases
+        from shop.db.relay import Relay
+        from shop.settings import Settings
         from shop.kafka.connection import Connection
         from shop.kafka.template import KafkaTemplate
-        relay = Relay(Database({str(database.engine.url)!r}),
+        relay = Relay(Databases(Settings(data_dir=Path({str(tmp_path)!r}))).of("fraud"),
                       KafkaTemplate(Connection({kafka.bootstrap_servers!r}), timeout_s=0))
         relay.start()
         for _ in range(50):  # a second: twice as long as it waits between two elections
@@ -343,16 +347,17 @@ def test_one_relay_per_database_works_and_another_process_takes_over_when_it_die
 
 def test_a_database_locked_by_a_stranger_is_waited_for(
     template: KafkaTemplate, make_topic: MakeTopic, listen: Listen, group: str,
-    database: Database, store: DatabaseStore, tmp_path: Path,
+    database: Database, store: DatabaseStore,
 ) -> None:  # fmt: skip
     source, target = make_topic(TEXT), make_topic(TEXT)
     container = listen(decider(source, target, group), store=store)
-    stranger = sqlite3.connect(tmp_path / "fraud.db", isolation_level=None)
-    stranger.execute("BEGIN IMMEDIATE")
-    for text in ("a", "b"):
-        template.send(source, "k", text)
-    trouble = eventually(lambda: container.trouble if "locked" in (container.trouble or "") else 0)
-    assert "fraud.db) is not available" in trouble
-    stranger.execute("ROLLBACK")
+    with stranger(database):
+        for text in ("a", "b"):
+            template.send(source, "k", text)
+        trouble = eventually(
+            lambda: "not available" in (container.trouble or "") and container.trouble
+        )
+        assert database.shown in trouble
+        assert "lock" in trouble
     eventually(lambda: count(database, Decision) == 2)
     assert eventually(lambda: container.trouble is None)

@@ -12,7 +12,6 @@ from sqlalchemy import insert, select, update
 
 from shop.broker import free_port
 from shop.db.database import Database
-from shop.db.schema import upgrade
 from shop.events import User
 from shop.kafka.connection import Connection
 from shop.kafka.ids import derived_id, random_id
@@ -23,6 +22,7 @@ from shop.users import fan_out
 from shop.users.fan_out import FanOutSender, fan_out_steward
 from shop.users.model import FanOutRow, State, UserRow
 from shop.users.targets import TARGETS, Target
+from tests.backends import Backend
 from tests.reading import event_id, read_all
 from tests.waiting import eventually
 
@@ -33,9 +33,8 @@ TRACEPARENT = f"00-{'1' * 32}-{'2' * 16}-01"
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'users.db'}")
-    upgrade(database, "shop.users")
+def database(backend: Backend, tmp_path: Path) -> Iterator[Database]:
+    database = backend.open("users", tmp_path)
     yield database
     database.close()
 
@@ -118,6 +117,8 @@ def test_each_user_has_one_record_that_says_who_it_is(
 def test_what_is_no_address_makes_no_record_too_large(
     kafka: Connection, open_template: OpenTemplate, database: Database, target: Topic[User]
 ) -> None:
+    if database.path is None:
+        pytest.skip("PostgreSQL indexes no such address: its order is a dead letter, not a user")
     users = register(database, 3)
     odd = {"uuid": random_id(), "email": "x" * 1_000_000, "created_at": 1}
     with database.write() as connection:

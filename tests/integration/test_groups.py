@@ -1,7 +1,6 @@
 """`shop groups`: looking at groups, and swapping a running service for another program and back."""
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -10,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from shop.containers import Shop
+from shop.databases import Databases
 from shop.db.database import Database
 from shop.db.tables import position
 from shop.handover import HandOver, HandOverRefused
@@ -28,12 +29,28 @@ from shop.topics import (
     SEND_MESSAGE_TO_ALL_USERS,
 )
 from shop.wiring.unfinished import UNFINISHED
+from tests.backends import Backend, rows
 from tests.commands import Said, ShopPlace
 from tests.java import JavaFraud, JavaProducer
 from tests.reading import read_all
 from tests.waiting import eventually
 
 PARTITIONS = [Partition(NEW_ORDER.name, number) for number in range(NEW_ORDER.partitions)]
+
+
+@pytest.fixture(scope="module")
+def shop_place(
+    shared_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ShopPlace]:
+    """One of this module's own for SQLite, and one for PostgreSQL."""
+    place = ShopPlace(tmp_path_factory.mktemp("place"))
+    yield place
+    place.close()
+
+
+def in_database(place: ShopPlace, service: str, query: str, **values: object) -> list[Any]:
+    with closing(Databases(Settings(data_dir=place.data))) as databases:
+        return rows(databases.existing(service), query, **values)
 
 
 def refused(said: Said) -> str:
@@ -220,13 +237,10 @@ def test_our_taker_gets_the_position_in_kafka_and_in_its_database(
     assert shop_place.run("groups", "hand-over", java, "users").code == 0
 
     assert committed_offsets(shop_place.kafka, ["users"])["users"] == ends(shop_place)
-    with closing(sqlite3.connect(shop_place.data / "users.db")) as database:
-        stored = database.execute(
-            "SELECT topic, partition, next_offset FROM position WHERE consumer_group = 'users'"
-        ).fetchall()
-        known = database.execute(
-            "SELECT topic FROM topic_read WHERE consumer_group = 'users'"
-        ).fetchall()
+    positions = "SELECT topic, partition, next_offset FROM position WHERE consumer_group = 'users'"
+    stored = in_database(shop_place, "users", positions)
+    topics = "SELECT topic FROM topic_read WHERE consumer_group = 'users'"
+    known = in_database(shop_place, "users", topics)
     assert {Partition(topic, n): offset for topic, n, offset in stored} == ends(shop_place)
     assert known == [(NEW_ORDER.name,)]
 
@@ -286,12 +300,10 @@ def test_what_the_giver_has_not_published_yet_is_not_left_behind(
 ) -> None:
     monkeypatch.setattr("shop.handover.PATIENCE_S", 0.1)
     assert shop_place.run("groups", "hand-over", java, "fraud").code == 0
-    with closing(sqlite3.connect(shop_place.data / "fraud.db")) as database:
-        database.execute("INSERT INTO outbox (topic, headers, created_at) VALUES ('T', x'90', 0)")
-        database.commit()
-        said = refused(shop_place.run("groups", "hand-over", "fraud", java))
-        database.execute("UPDATE outbox SET parked = 'no broker takes it'")
-        database.commit()
+    insert = "INSERT INTO outbox (topic, headers, created_at) VALUES ('T', :headers, 0)"
+    in_database(shop_place, "fraud", insert, headers=b"\x90")
+    said = refused(shop_place.run("groups", "hand-over", "fraud", java))
+    in_database(shop_place, "fraud", "UPDATE outbox SET parked = 'no broker takes it'")
 
     assert "1 records that the service fraud has sent are not published" in said
     assert shop_place.run("groups", "hand-over", "fraud", java).code == 0
@@ -304,15 +316,13 @@ def test_a_fan_out_that_has_begun_is_not_left_behind(
     java = name_of_its_own()
     commit_for(shop_place.kafka, java, {Partition(SEND_MESSAGE_TO_ALL_USERS.name, 0): 0})
     assert shop_place.run("groups", "hand-over", java, "batch").code == 0
-    with closing(sqlite3.connect(shop_place.data / "users.db")) as database:
-        database.execute(
-            "INSERT INTO fan_out (id, target, correlation_id, asked_at, state, sent, cursor) "
-            "VALUES ('f', 'T', 'c', 0, 'running', 1, 'half-way')"
-        )
-        database.commit()
-        said = refused(shop_place.run("groups", "hand-over", "batch", java))
-        database.execute("UPDATE fan_out SET state = 'finished'")
-        database.commit()
+    insert = (
+        "INSERT INTO fan_out (id, target, correlation_id, asked_at, state, sent, cursor) "
+        "VALUES ('f', 'T', 'c', 0, 'running', 1, 'half-way')"
+    )
+    in_database(shop_place, "users", insert)
+    said = refused(shop_place.run("groups", "hand-over", "batch", java))
+    in_database(shop_place, "users", "UPDATE fan_out SET state = 'finished'")
 
     assert "group batch has begun work and not finished it (1)" in said
     assert shop_place.run("groups", "hand-over", "batch", java).code == 0
@@ -354,11 +364,9 @@ def test_our_taker_commits_nothing_between_kafka_and_its_database(
 
     def commit_and_look(*arguments: Any) -> None:
         commit_for(*arguments)
-        with (
-            closing(sqlite3.connect(shop_place.data / "users.db", timeout=0)) as database,
-            pytest.raises(sqlite3.OperationalError, match="locked"),
-        ):
-            database.execute("BEGIN IMMEDIATE")
+        move = "INSERT INTO position VALUES ('users', :topic, 0, 0) ON CONFLICT DO NOTHING"
+        with pytest.raises(OperationalError, match="lock"):
+            in_database(shop_place, "users", move, topic=NEW_ORDER.name)
 
     monkeypatch.setattr("shop.handover.commit_for", commit_and_look)
     over.carry_out(plan)

@@ -22,7 +22,6 @@ from shop.child import READY_FD
 from shop.cli import app
 from shop.containers import Shop
 from shop.db.database import Database
-from shop.db.schema import upgrade
 from shop.db.store import DatabaseStore
 from shop.events import Pix
 from shop.kafka.admin import create_topics
@@ -35,6 +34,7 @@ from shop.pix.model import KeyRow, PaymentRow, Status
 from shop.runtime import run_api, run_listeners
 from shop.settings import Http, Kafka, Settings
 from shop.topics import DEADLETTER, PIX
+from tests.backends import Backend
 from tests.commands import environment
 from tests.integration.test_tracing import in_thread
 from tests.java import JavaProducer
@@ -75,9 +75,8 @@ class Payments:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'pix.db'}")
-    upgrade(database, "shop.pix")
+def database(backend: Backend, tmp_path: Path) -> Iterator[Database]:
+    database = backend.open("pix", tmp_path)
     yield database
     database.close()
 
@@ -262,7 +261,7 @@ def _by_partition(pixes: list[Pix], results: list[SendResult]) -> dict[int, set[
 
 
 @pytest.fixture
-def shop(kafka: Connection, tmp_path: Path) -> Iterator[Callable[..., str]]:
+def shop(kafka: Connection, backend: Backend, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """shop("pix", …) runs a command against the API and the group pix, and gives what it prints."""
     create_topics(kafka, [PIX, DEADLETTER])
     settings = Settings(

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from shop.db.database import Database
-from shop.db.store import DatabaseStore, Work
+from shop.db.store import DatabaseStore
 from shop.db.tables import outbox, receipt
+from shop.db.work import Work
 from shop.fraud.model import Decision
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import ListenerDeclarationError

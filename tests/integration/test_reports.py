@@ -11,8 +11,6 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from shop.db.database import Database
-from shop.db.schema import upgrade
 from shop.db.store import DatabaseStore
 from shop.events import Order, User
 from shop.kafka import correlation
@@ -32,19 +30,21 @@ from shop.topics import (
     USER_EMAIL,
     USER_GENERATE_READING_REPORT,
 )
+from tests.backends import Backend
 from tests.waiting import eventually
 
 
 class Service:
     """Both groups of the service, and what comes to them."""
 
-    def __init__(self, kafka: Connection, template: KafkaTemplate, folder: Path) -> None:
+    def __init__(
+        self, kafka: Connection, template: KafkaTemplate, backend: Backend, folder: Path
+    ) -> None:
         create_topics(
             kafka, [NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, USER_GENERATE_READING_REPORT]
         )
         self._template = template
-        self.database = Database(f"sqlite:///{folder / 'reports.db'}")
-        upgrade(self.database, "shop.reports")
+        self.database = backend.open("reports", folder)
         self.files = ReportFiles(folder / "reports")
         registry = ListenerRegistry()
         registry.add(Reports(self.database, self.files))
@@ -113,9 +113,12 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(
-    kafka: Connection, template: KafkaTemplate, tmp_path_factory: pytest.TempPathFactory
+    kafka: Connection,
+    template: KafkaTemplate,
+    shared_backend: Backend,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
-    service = Service(kafka, template, tmp_path_factory.mktemp("reports"))
+    service = Service(kafka, template, shared_backend, tmp_path_factory.mktemp("reports"))
     yield service
     service.stop()
 

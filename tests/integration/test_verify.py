@@ -1,14 +1,15 @@
 """`shop verify`: each way of damaging a shop's data is found and named, and nothing else is."""
 
 import json
+import re
 import shutil
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,11 +19,12 @@ from confluent_kafka import OFFSET_END, TopicPartition
 
 from shop.broker import EmbeddedKafka, free_port
 from shop.containers import Shop
-from shop.db.store import write_outbox
+from shop.databases import Databases
+from shop.db.outbox import write_outbox
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
-from shop.kafka.dead_letter import REDRIVE_OF
 from shop.kafka.groups import GroupHasMembers, commit_for
+from shop.kafka.letter import REDRIVE_OF
 from shop.kafka.store import Partition
 from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
 from shop.kafka.wire import REDRIVE_TO
@@ -38,8 +40,10 @@ from shop.settings import Kafka, Settings
 from shop.topics import ALL, DEADLETTER, NEW_ORDER, ORDER_APPROVED, PIX, SEND_EMAIL
 from shop.verify import Kind, Report, audit
 from shop.verify.groups import groups_of
+from tests.backends import URL, Backend, rows
 from tests.commands import run
 from tests.java import ORDER, JavaProducer, envelope, order
+from tests.postgres import PostgresDatabase
 from tests.reading import read_all
 from tests.waiting import eventually
 
@@ -50,14 +54,32 @@ EARLIER = 60_000  # milliseconds
 
 
 class Data:
-    """A data directory of the shop; its topics are those of the module's broker."""
+    """A data directory of the shop; its topics are those of the module's broker, its databases are
+    on `postgres`, if there is one."""
 
-    def __init__(self, kafka: Connection, directory: Path) -> None:
+    def __init__(
+        self, kafka: Connection, directory: Path, postgres: PostgresDatabase | None
+    ) -> None:
         self.kafka = kafka
+        self.postgres = postgres
         self.directory = directory
         self.worked: set[str] = set()
         settings = Kafka(bootstrap_servers=kafka.bootstrap_servers, session_timeout_ms=6000)
         self.settings = Settings(data_dir=directory, kafka=settings)
+        self._databases = Databases(self.settings)
+
+    def copied_database(self) -> PostgresDatabase | None:
+        self.close()  # of a database that is in use there is no copy
+        return self.postgres and self.postgres.copy()
+
+    def copy(self, directory: Path, postgres: PostgresDatabase | None) -> "Data":
+        """The same elsewhere, on the databases that the environment names."""
+        self.close()
+        shutil.copytree(self.directory, directory, ignore=shutil.ignore_patterns("kafka"))
+        return Data(self.kafka, directory, postgres)
+
+    def close(self) -> None:
+        self._databases.close()
 
     @contextmanager
     def shop(self) -> Iterator[Shop]:
@@ -97,9 +119,17 @@ class Data:
 
     def rows(self, service: str, query: str, *values: object) -> list[Any]:
         """Of a statement, which may change the data."""
-        database = sqlite3.connect(self.directory / f"{service}.db", timeout=30)
-        with closing(database), database:
-            return database.execute(query, values).fetchall()
+        numbers = count()
+        named = re.sub(r"\?", lambda _: f":v{next(numbers)}", query)
+        values_by_name = {f"v{number}": value for number, value in enumerate(values)}
+        return rows(self._databases.existing(service), named, **values_by_name)
+
+    def remove(self, service: str) -> None:
+        """As if the service had never had a database."""
+        if self.postgres is not None:
+            self.rows(service, f"DROP SCHEMA {service} CASCADE")
+        else:
+            (self.directory / f"{service}.db").unlink()
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -145,7 +175,8 @@ class Data:
         )
 
     def has_read_all(self, group: str) -> bool:
-        (reader,) = [one for one in groups_of({}) if one.name == group]
+        with self.shop() as shop:
+            (reader,) = [one for one in groups_of(shop.registry(), {}) if one.name == group]
         stored = self.positions(group)
         return all(
             stored.get(Partition(topic.name, partition.number), 0) == partition.high
@@ -156,8 +187,8 @@ class Data:
 
     def positions(self, group: str) -> dict[Partition, int]:
         query = "SELECT topic, partition, next_offset FROM position WHERE consumer_group = ?"
-        rows = self.rows(SERVICE_OF_GROUP[group], query, group)
-        return {Partition(topic, number): offset for topic, number, offset in rows}
+        found = self.rows(SERVICE_OF_GROUP[group], query, group)
+        return {Partition(topic, number): offset for topic, number, offset in found}
 
     def audit(self) -> Report:
         return audit(self.settings, patience=0.3)
@@ -174,7 +205,9 @@ def found_in(report: Report) -> Found:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+def broker(
+    shared_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedKafka]:
     """That of the data directory in which its own is."""
     directory = tmp_path_factory.mktemp("verify")
     broker = EmbeddedKafka(directory / "kafka", port=free_port(), fast=True)
@@ -184,12 +217,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 
 
 @pytest.fixture(scope="module")
-def base(broker: EmbeddedKafka) -> Data:
+def base(broker: EmbeddedKafka, shared_backend: Backend) -> Iterator[Data]:
     """A stopped shop that has done all kinds of work, with records that no group can read and
     orders sent again as the Java API does. To be looked at only; `data` is a copy to damage."""
     kafka = Connection(broker.bootstrap_servers)
     create_topics(kafka, ALL)
-    data = Data(kafka, broker.directory.parent)
+    data = Data(kafka, broker.directory.parent, shared_backend.postgres)
     java = JavaProducer(kafka)
     with data.working():
         data.take_orders(24)
@@ -204,15 +237,18 @@ def base(broker: EmbeddedKafka) -> Data:
         eventually(data.settled, "all orders through")
         data.ask_for_reports()
         eventually(data.settled, "all reports")
-    return data
+    yield data
+    data.close()
 
 
 @pytest.fixture
-def data(base: Data, tmp_path: Path) -> Iterator[Data]:
-    copy = tmp_path / "data"
-    shutil.copytree(base.directory, copy, ignore=shutil.ignore_patterns("kafka"))
-    data = Data(base.kafka, copy)
+def data(base: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Data]:
+    postgres = base.copied_database()
+    if postgres is not None:
+        monkeypatch.setenv(URL, postgres.url)
+    data = base.copy(tmp_path / "data", postgres)
     yield data
+    data.close()
     for group in data.worked:  # the next copy has not done what these have told Kafka of
         eventually(partial(can_set, base.kafka, group, base.positions(group)), "no members left")
 
@@ -303,7 +339,7 @@ def test_a_decision_that_never_was_on_a_topic_is_lost(data: Data) -> None:
 
 def test_a_database_that_is_gone_or_older_than_its_work_is_found(data: Data) -> None:
     for service in ("users", "fraud", "orders"):
-        (data.directory / f"{service}.db").unlink()
+        data.remove(service)
     data.rows("email", "UPDATE position SET next_offset = 1 WHERE consumer_group = 'email'")
 
     report = data.audit()
@@ -332,8 +368,11 @@ def test_the_command_tells_of_findings_by_its_exit_code(data: Data) -> None:
 
 
 def test_the_command_says_when_it_cannot_look(data: Data, tmp_path: Path) -> None:
-    nowhere = run(data.kafka, tmp_path / "nowhere", "verify")
     no_broker = run(Connection(f"127.0.0.1:{free_port()}"), data.directory, "verify")
+    if data.postgres is not None:
+        for service in dict.fromkeys(SERVICE_OF_GROUP.values()):
+            data.remove(service)
+    nowhere = run(data.kafka, tmp_path / "nowhere", "verify")
 
     for said in (nowhere, no_broker):
         assert said.code == 2
@@ -401,11 +440,11 @@ DAMAGES = [  # of one row each, which no other damage is about
         "(SELECT max(id) FROM receipt WHERE consumer_group = 'orders')",
         "orders", Kind.LOST, "group orders"),
     ("DELETE FROM audit WHERE id = (SELECT max(id) FROM audit WHERE "
-     "topic = 'ECOMMERCE_NEW_ORDER' AND offset = 1)",
+     "topic = 'ECOMMERCE_NEW_ORDER' AND \"offset\" = 1)",
      "log", Kind.LOST, "log database"),
-    ("INSERT INTO audit (topic, partition, offset, timestamp, stored_at, event_id, correlation_id, "
-     "origin) SELECT topic, partition, offset, timestamp, stored_at, event_id, correlation_id, "
-     "origin FROM audit WHERE id = (SELECT min(id) FROM audit)",
+    ('INSERT INTO audit (topic, partition, "offset", timestamp, stored_at, event_id, '
+     'correlation_id, origin) SELECT topic, partition, "offset", timestamp, stored_at, event_id, '
+     "correlation_id, origin FROM audit WHERE id = (SELECT min(id) FROM audit)",
      "log", Kind.DUPLICATED, "log database"),
     ("UPDATE position SET next_offset = next_offset + 100000 WHERE consumer_group = 'users' "
      "AND partition = (SELECT min(partition) FROM position WHERE consumer_group = 'users')",

@@ -150,7 +150,7 @@ def test_a_client_that_gives_no_records_is_a_stall_and_an_idle_one_is_none(
     eventually(lambda: looks.append(container.stalled(1.0)) or time.monotonic() - began > 4)
     assert set(looks) == {None}, "there is nothing to read"
 
-    client = container._consumers[0]._intake._consumer
+    client = container._consumers[0]._intake._client.consumer
     client.pause([TopicPartition(topic.name, sent.partition)])  # as if it had forgotten it
     template.send(topic, "k", "second")
     why = eventually(lambda: container.stalled(1.0))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.errors import PermanentFailure, Unavailable
 from shop.kafka.retry import SHORTEST_WAIT_S, Backoff

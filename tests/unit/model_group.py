@@ -16,8 +16,8 @@ from shop.db.database import Database
 from shop.db.store import DatabaseStore
 from shop.db.tables import Base, messaging
 from shop.kafka.container import ListenerContainer
-from shop.kafka.dead_letter import REDRIVE_OF, DeadLetterCodec, Letter, opened
 from shop.kafka.errors import Fenced, StoreUnavailable
+from shop.kafka.letter import REDRIVE_OF, DeadLetterCodec, Letter, opened
 from shop.kafka.store import Move, Partition
 from shop.kafka.template import OutboundRecord
 from shop.kafka.topic import Topic

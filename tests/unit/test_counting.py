@@ -9,7 +9,8 @@ from sqlalchemy import event, select
 
 from shop.db.database import Database
 from shop.db.schema import upgrade
-from shop.db.store import DatabaseStore, Work
+from shop.db.store import DatabaseStore
+from shop.db.work import Work
 from shop.kafka.store import Move, Partition
 from shop.kafka.wire import Message
 from shop.reports.model import ReportRun

@@ -7,14 +7,15 @@ import pytest
 from shop.db.database import Database
 from shop.db.steward import Steward
 from shop.kafka.errors import StoreUnavailable
+from tests.backends import Backend
 from tests.waiting import eventually
 
 Start = Callable[..., Steward]
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+def database(backend: Backend, tmp_path: Path) -> Iterator[Database]:
+    database = backend.open("email", tmp_path)
     yield database
     database.close()
 

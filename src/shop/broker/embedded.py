@@ -126,11 +126,11 @@ class EmbeddedKafka:
         codes = map(exit_code, list(self._processes.values()))
         return next((code for code in codes if code is not None), None)
 
-    def ended(self) -> dict[int, int]:
-        """The nodes that do not run, each with its exit code as `poll` gives it; 0 where that is
-        not known, since another process had started the node."""
-        codes = ((node.id, self._code(node)) for node in self._nodes)
-        return {node: code for node, code in codes if code is not None}
+    def ended(self) -> dict[int, int | None]:
+        """The nodes that do not run, each with its exit code as `poll` gives it; None where that
+        is not known, since another process had started the node."""
+        down = [node for node in self._nodes if not self._runs(node)]
+        return {node.id: self._code(node) for node in down}
 
     def pids(self) -> dict[int, int]:
         """The pid of each node that runs, whoever started it. Asks no node, so that it takes no
@@ -215,9 +215,10 @@ class EmbeddedKafka:
 
     def _code(self, node: Node) -> int | None:
         process = self._processes.get(node.id)
-        if process is not None:
-            return exit_code(process)
-        return None if is_held(node.lock) else 0
+        return None if process is None else exit_code(process)
+
+    def _runs(self, node: Node) -> bool:
+        return self._started(node) if node.id in self._processes else is_held(node.lock)
 
     def _started(self, node: Node) -> bool:
         process = self._processes.get(node.id)

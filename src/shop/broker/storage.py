@@ -90,7 +90,9 @@ class Cluster:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise BrokerError(f"{path} is damaged: restore it, or wipe {directory}") from error
+            raise BrokerError(
+                f"{path} is damaged: restore it from a copy, or choose another directory"
+            ) from error
 
     @classmethod
     def open(cls, directory: Path, port: int, nodes: int) -> "Cluster":
@@ -136,7 +138,7 @@ def needs_format(node: Node) -> bool:
     if any(segment.stat().st_size for segment in node.data.glob("*/*.log")):
         raise BrokerError(
             f"{node.data} holds records, but its {metadata.name} or metadata log is gone:"
-            f" restore them from a copy, or wipe {node.folder.parent} to start with nothing"
+            " restore them from a copy, or choose another directory"
         )
     for leftover in (node.data, node.formatting):
         if leftover.exists():

@@ -2,14 +2,21 @@
 
 import getpass
 import time
-from typing import Annotated, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
 from shop.cli.errors import CommandFailed
 from shop.cli.tail import moment_of
+from shop.printable import printable
+
+if TYPE_CHECKING:
+    from shop.cli.api import Api
 
 WAIT_S = 60.0  # for the API, which may have to mark very many
+_AT_ONCE = 200  # ids in a URL, and letters in an answer
 
 
 def _age(value: str | None) -> str | None:
@@ -75,6 +82,31 @@ def say_which(asked: dict[str, Any]) -> None:
             "say which letters: ids, --topic, --group, --exception, --older-than, --newer-than "
             "or --all"
         )
+
+
+def states_of(api: "Api", ids: list[str] | None) -> list[str]:
+    """Of these letters; raises CommandFailed where one is not there."""
+    wanted = list(dict.fromkeys(ids or ()))
+    states: dict[str, str] = {}
+    for at in range(0, len(wanted), _AT_ONCE):
+        asked = {"ids": wanted[at : at + _AT_ONCE], "limit": _AT_ONCE}
+        _, page = api.ask("GET", f"/deadletters?{urlencode(asked, doseq=True)}")
+        states |= {letter["id"]: letter["state"] for letter in page["letters"]}
+    for id_ in wanted:
+        if id_ not in states:
+            raise CommandFailed(f"there is no letter with the id {printable(id_)}")
+    return list(states.values())
+
+
+def none_chosen(states: list[str], hint: str = "") -> CommandFailed:
+    """`states` of the letters that were named; `hint`: what can be done about settled ones."""
+    if not states or "waiting" in states:
+        return CommandFailed("no letter that waits is chosen; `shop deadletters list` shows all")
+    hint = hint if {"redriven", "discarded"}.intersection(states) else ""
+    if len(states) == 1:
+        return CommandFailed(f"this letter is {states[0]}{hint}")
+    told = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
+    return CommandFailed(f"none of these letters waits: {told}{hint}")
 
 
 def counted(count: int) -> str:

@@ -23,11 +23,13 @@ from shop.cli.choosing import (
     Yes,
     choice_of,
     counted,
+    none_chosen,
     say_which,
+    states_of,
     this_user,
 )
 from shop.cli.context import settings_of
-from shop.cli.errors import CommandFailed, say
+from shop.cli.errors import say
 from shop.cli.output import print_table
 from shop.cli.redrive import redrive
 from shop.printable import printable
@@ -123,6 +125,7 @@ def discard(
     api = _api(context)
     asked = choice_of(ids, topic, group, exception, older_than, newer_than, all_letters)
     asked |= {"by": by or this_user()} | ({} if reason is None else {"reason": reason})
+    states = states_of(api, ids)
     plan = _delete(api, asked | {"dryRun": "true"})
     count = plan["letters"]
     if dry_run:
@@ -130,7 +133,7 @@ def discard(
         typer.echo(f"{counted(count)} would be discarded. Nothing was done.")
         return
     if not count:
-        raise CommandFailed("no letter that waits is chosen; `shop deadletters list` shows all")
+        raise none_chosen(states)
     if count > 1 and not yes:
         typer.confirm(f"Discard {counted(count)}?", abort=True, err=True)
     done = _delete(api, asked)

@@ -10,7 +10,7 @@ _WIDE = 1000  # columns, where no terminal cuts the lines
 
 def print_table(rows: Sequence[Mapping[str, object]], headings: Sequence[str]) -> None:
     """`rows` by heading; numbers (and `-` for none) go to the right, the first column is never
-    cut. What would steer a terminal is escaped."""
+    cut. Each value of a list has a line of its own. What would steer a terminal is escaped."""
     from rich.console import Console
     from rich.table import Table
 
@@ -32,4 +32,6 @@ def print_table(rows: Sequence[Mapping[str, object]], headings: Sequence[str]) -
 def _shown(value: object) -> str:
     from rich.markup import escape
 
+    if isinstance(value, list):
+        return "\n".join(map(_shown, value))
     return "" if value is None else escape(printable(str(value)))

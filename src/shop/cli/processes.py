@@ -117,9 +117,12 @@ def run_process(
 
     runtime.exit_when_owner_dies(stop)
     telemetry.configure(settings, role)
+    metrics = telemetry.start_metrics(settings, role)
     try:
-        work(Shop(settings=settings), stop)
+        work(Shop(settings=settings, metrics=metrics), stop)
     finally:
+        if metrics is not None:
+            metrics.close()
         telemetry.flush()
 
 

@@ -25,11 +25,13 @@ from shop.cli.choosing import (
     Yes,
     choice_of,
     counted,
+    none_chosen,
     say_which,
+    states_of,
     this_user,
 )
 from shop.cli.context import settings_of
-from shop.cli.errors import CommandFailed, say
+from shop.cli.errors import say
 from shop.printable import printable
 
 if TYPE_CHECKING:
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.1
 _HINT_S = 5.0  # without any progress
+_SLOWEST, _FASTEST = 0.001, 1_000_000  # rates that the API takes
+
+
+def _rate(value: float | None) -> float | None:
+    if value is not None and not _SLOWEST <= value <= _FASTEST:  # nan is in no range
+        raise typer.BadParameter(f"{value:g} is not from {_SLOWEST:g} to {_FASTEST:,} a second")
+    return value
 
 
 def redrive(
@@ -49,7 +58,8 @@ def redrive(
     newer_than: Newer = None,
     all_letters: All = False,
     rate: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="At most so many letters a second.")
+        float | None,
+        typer.Option(metavar="NUMBER", callback=_rate, help="At most so many letters a second."),
     ] = None,
     to: Annotated[
         str | None,
@@ -58,7 +68,7 @@ def redrive(
     to_group: Annotated[
         str | None,
         typer.Option(
-            metavar="GROUP", help="For letters of a group that the shop does not have; or all."
+            metavar="GROUP", help="For letters of a group that does not read the topic; or all."
         ),
     ] = None,
     again: Annotated[
@@ -81,6 +91,7 @@ def redrive(
     asked |= {} if rate is None else {"rate": rate}
     asked |= {} if to is None else {"to": to}
     asked |= {} if to_group is None else {"toGroup": to_group}
+    states = states_of(api, ids)
     plan = _post(api, asked | {"dryRun": True})
     if not as_json:
         _tell_plan(plan)
@@ -88,7 +99,7 @@ def redrive(
         typer.echo(json.dumps(plan, indent=2) if as_json else "Nothing was done.")
         return
     if not plan["letters"]:
-        raise CommandFailed("no letter that waits is chosen; `shop deadletters list` shows all")
+        raise none_chosen(states, "; --again redrives what is settled")
     if plan["letters"] > 1 and not yes:
         typer.confirm(f"Redrive {counted(plan['letters'])}?", abort=True, err=True)
     begun = _post(api, asked, key=str(uuid4()))

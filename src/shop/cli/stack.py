@@ -36,9 +36,10 @@ class Stack:
         stream: bool = False,
     ) -> None:
         self._began = time.monotonic()
-        self.settings = with_brokers(settings)
+        self.streams = stream
+        self.settings = _with_health(with_brokers(settings))
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX)}
-        variables = inherited | environment(_with_health(self.settings))
+        variables = inherited | environment(self.settings)
         wait = ("--wait", _PATIENT) if settings.embedded_broker else ()
         instance = ("--instance", _instance(settings.data_dir))
         left_out = [word for group in without for word in ("--without", group)]
@@ -51,10 +52,17 @@ class Stack:
         for name, arguments in commands.items():
             command = [sys.executable, "-P", "-m", "shop.cli", *arguments]
             log = logs / f"{name}.log" if logs else None
-            members.append(Child(name, command, variables, log=log, inherited=(lock,)))
+            own = variables | {f"{PREFIX}HEALTH__PORT": str(self.health_port(name))}
+            members.append(Child(name, command, own, log=log, inherited=(lock,)))
         if settings.embedded_broker:
             members.append(Broker(embedded_kafka(settings)))
         self.supervisor = Supervisor(members, say)
+
+    def health_port(self, member: str) -> int:
+        """Where the member answers beside what it does: the listeners at the port set, streams at
+        the next one, the API at none."""
+        port = self.settings.health.port
+        return {"listeners": port, "stream": port + 1}.get(member, 0)
 
     def wait_until_ready(self, patience: float = 20.0) -> float:
         """The seconds that it took; says what is missing when it takes long. Raises GaveUp."""

@@ -24,8 +24,8 @@ def stream(context: typer.Context, wait: Wait = 0.0) -> None:
     after whatever end, it goes on as if it had not ended."""
 
     def work(shop: "Shop", stop: threading.Event) -> None:
-        from shop.runtime import announce_ready
-        from shop.streams.application import stream_application
+        from shop.runtime import announce_ready, health_server
+        from shop.streams.application import GROUP, stream_application
         from shop.streams.derive import derive
 
         connection, settings = shop.connection(), shop.settings()
@@ -43,7 +43,23 @@ def stream(context: typer.Context, wait: Wait = 0.0) -> None:
                 max_poll_interval_ms=settings.kafka.max_poll_interval_ms,
             )
             limit = settings.stream.pix_limit
-            derive(connection, application, pix_limit=limit, ready=announce_ready, stop=stop)
+            reading = threading.Event()
+
+            def ready() -> None:
+                reading.set()
+                announce_ready()
+
+            metrics = shop.metrics()
+            if metrics is not None:
+                from shop.gauges import show_readiness
+
+                show_readiness(metrics, lambda: {GROUP: reading.is_set()})
+            server = health_server(shop)
+            try:
+                derive(connection, application, pix_limit=limit, ready=ready, stop=stop)
+            finally:
+                if server is not None:
+                    server.close()
 
     run_process(context, "stream", work)
 

@@ -1,6 +1,7 @@
 import time
 
 from shop.broker import BrokerError, EmbeddedKafka, terminal_progress
+from shop.supervisor import UNKNOWN
 
 _ANSWER_S = 10.0  # for a broker that runs already
 
@@ -43,7 +44,7 @@ class Broker:
             node, code = next(iter(ended.items()))
             if self._kafka.nodes > 1:
                 self.name = f"kafka node {node}"
-            return code
+            return UNKNOWN if code is None else code
         if not self.ready:
             self.ready = self._kafka.status().answers
         return None

@@ -47,7 +47,8 @@ def torture(
     caught up, `shop verify` looks for what was lost or doubled. The data directory is a temporary
     one, kept when something was found.
 
-    It never touches the shop's own data. With SHOP_KAFKA__BOOTSTRAP_SERVERS it uses those brokers,
+    It never touches the shop's own data. Where SHOP_DATABASE__URL names a PostgreSQL, it uses
+    schemas of its own there. With SHOP_KAFKA__BOOTSTRAP_SERVERS it uses those brokers,
     which it never kills: the shop's topics and groups there, and no others. It refuses when a shop
     runs on them, and without --really when those topics hold records.
 
@@ -81,7 +82,7 @@ def torture(
         run.run(since)
     except KeyboardInterrupt:
         run.outcome.findings.append("ended before the audit")
-    _tell(run, data)
+    _tell(run, own)
 
 
 def _nodes(settings: "Settings", wanted: int | None) -> int:
@@ -145,14 +146,19 @@ def _end_by_signals(run: "Torture") -> None:
         signal.signal(number, enough)
 
 
-def _tell(run: "Torture", data: Path) -> None:
-    outcome = run.outcome
+def _tell(run: "Torture", own: "Settings") -> None:
+    from shop.torture.place import remove_schemas
+
+    outcome, data = run.outcome, own.data_dir
     typer.echo("\n" + "\n".join(outcome.lines()) + "\n")
     if not outcome.findings:
+        remove_schemas(own)
         shutil.rmtree(data)
         typer.echo("Nothing was lost, and nothing was done twice.")
         return
     for finding in outcome.findings:
         typer.echo(finding)
-    typer.echo(f"\nAll is kept in {data}, what the processes said in {data}/logs.")
+    schemas = f"the schemas {own.database.schema_prefix}*"
+    databases = f" and in {schemas}" if own.database.schema_prefix else ""
+    typer.echo(f"\nAll is kept in {data}{databases}, what the processes said in {data}/logs.")
     raise typer.Exit(1)

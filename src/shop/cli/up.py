@@ -57,12 +57,17 @@ def _welcome(stack: "Stack", seconds: float, logs: str, left_out: Sequence[str])
     data = settings.data_dir.absolute()
     kafka_log = f"; Kafka's in {data}/kafka/node-1/logs" if (data / "kafka").exists() else ""
     others = f"\n  without the groups {', '.join(left_out)}" if left_out else ""
+    listeners, streams = (stack.health_port(name) for name in ("listeners", "stream"))
+    scraped = f"{url}/metrics, http://{settings.health.host}:{listeners}/metrics"
+    if stack.streams:
+        scraped += f", http://{settings.health.host}:{streams}/metrics"
+    metrics = f"\n  metrics  {scraped}" if settings.metrics else ""
     mail = f", mail in {data}/mail" if not settings.smtp.host else ""
     return f"""
 The shop is ready after {seconds:.1f} s.
-  API    {url} (described at {url}/schema)
-  Kafka  {settings.kafka.bootstrap_servers}
-  data   {data}{mail}
-  logs   {logs}{kafka_log}{others}
+  API      {url} (described at {url}/schema)
+  Kafka    {settings.kafka.bootstrap_servers}
+  data     {data}{mail}
+  logs     {logs}{kafka_log}{metrics}{others}
 `shop orders new --count 10` sends some orders. Ctrl-C stops everything.
 """

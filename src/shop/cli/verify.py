@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from shop.cli.errors import CommandFailed
 from shop.cli.output import print_table
 
 if TYPE_CHECKING:
+    from shop.broker import EmbeddedKafka
     from shop.settings import Settings
     from shop.verify import Report
 
@@ -79,20 +81,13 @@ def verify(
 def _brokers(settings: "Settings") -> "Iterator[Settings]":
     """The settings with brokers that run: those there are, or ours, started for the block. No shop
     can start in its data directory meanwhile."""
-    from shop.broker import EmbeddedKafka, free_port
     from shop.broker.locks import acquire
     from shop.cli.stack import lock_of
 
     if not settings.embedded_broker or embedded_kafka(settings).running:
         yield with_brokers(settings)
         return
-    directory = settings.data_dir / "kafka"
-    if not directory.exists():
-        raise CommandFailed(
-            f"cannot look: no Kafka has ever run in {directory.absolute()}; SHOP_DATA_DIR and "
-            "SHOP_KAFKA__BOOTSTRAP_SERVERS name other places",
-            CANNOT_LOOK,
-        )
+    stopped = kafka_as_it_was(settings.data_dir / "kafka")
     lock = acquire(lock_of(settings.data_dir))
     if lock is None:
         raise CommandFailed(
@@ -103,16 +98,31 @@ def _brokers(settings: "Settings") -> "Iterator[Settings]":
     try:
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
-        nodes = settings.broker.nodes
-        # A port of its own: who waits for Kafka at the usual one is not to begin to work.
-        port = free_port() if nodes == 1 else settings.broker.port
-        with EmbeddedKafka(directory, port=port, nodes=nodes) as kafka:
+        with stopped as kafka:
             brokers = settings.kafka.model_copy(
                 update={"bootstrap_servers": kafka.bootstrap_servers}
             )
             yield settings.model_copy(update={"kafka": brokers})
     finally:
         os.close(lock)
+
+
+def kafka_as_it_was(directory: Path) -> "EmbeddedKafka":
+    """What ran in the directory, not started. Raises BrokerError."""
+    from shop.broker import EmbeddedKafka, free_port
+    from shop.broker.storage import recorded_nodes
+
+    nodes = recorded_nodes(directory)
+    if nodes is None:
+        raise CommandFailed(
+            f"cannot look: no Kafka has ever run in {directory.absolute()}; SHOP_DATA_DIR and "
+            "SHOP_KAFKA__BOOTSTRAP_SERVERS name other places",
+            CANNOT_LOOK,
+        )
+    # A port of its own: who waits for Kafka at the usual one is not to begin to work. But those of
+    # a cluster cannot change.
+    port = free_port() if len(nodes) == 1 else nodes[0].port
+    return EmbeddedKafka(directory, port=port, nodes=len(nodes))
 
 
 def _show(report: "Report") -> None:
@@ -123,7 +133,7 @@ def _show(report: "Report") -> None:
                 "what": finding.what,
                 "where": finding.where,
                 "how many": finding.count,
-                "for example": "\n".join(map(str, finding.examples)),
+                "for example": [str(example) for example in finding.examples],
                 "what to do": finding.advice,
             }
             for finding in report.findings

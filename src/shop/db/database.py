@@ -1,8 +1,7 @@
 """A service's database: one writer at a time on SQLite, many on PostgreSQL, the same code above.
 
-SQLite: WAL, synchronous=FULL (a committed order survives power loss), BEGIN IMMEDIATE. Its own busy
-handler sleeps where threads and processes would queue, so writers queue at locks here: a lock
-within the process, and a file lock between processes.
+SQLite's own busy handler sleeps where threads and processes would queue, so its writers queue at
+locks here: a lock within the process, and a file lock between processes.
 """
 
 import fcntl
@@ -10,16 +9,18 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
 
+from shop.db.engines import postgresql_engine, sqlite_engine
+from shop.db.metrics import DatabaseMetrics
 from shop.kafka.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -27,23 +28,30 @@ log = logging.getLogger(__name__)
 # SQLite's primary result codes that are the database's state: BUSY, LOCKED, NOMEM, READONLY,
 # INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB. Others are mistakes in a statement.
 _SQLITE_NOT_NOW = {5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26}
-# PostgreSQL's classes that say "not now": connection, transaction rollback (serialization,
-# deadlock), resources, operator intervention, system error.
-_POSTGRES_NOT_NOW = ("08", "40", "53", "57", "58")
+# PostgreSQL's codes and classes of codes that are its state: connection, read-only, idle for too
+# long, authorization, transaction rollback (serialization, deadlock), no privilege, resources, lock
+# not available, operator intervention, system error, internal error.
+_POSTGRES_NOT_NOW = (
+    "08", "25006", "25P03", "28", "40", "42501", "53", "55P03", "57", "58", "XX",
+)  # fmt: skip
 
 
 class Database:
     """Thread-safe. `path` is the file of an SQLite database, None on PostgreSQL. `insert(table)`
-    is an INSERT of this dialect, with on_conflict_do_nothing and on_conflict_do_update."""
+    is an INSERT of this dialect, with on_conflict_do_nothing and on_conflict_do_update. `channel`:
+    of the notifications that PostgreSQL gives of commits. `metrics` may be set before it is used;
+    None: nothing is measured."""
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
         parsed = make_url(url)
         self.name = schema or Path(parsed.database or "db").stem
         self.schema = schema
+        self.channel = f"{schema or 'public'} changed"
         self.path: Path | None = None
         self._lock = threading.Lock()
         self._lock_file: int | None = None
         self._listeners: list[threading.Event] = []
+        self.metrics: DatabaseMetrics | None = None
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise ValueError("an SQLite database here is a file, shared by processes")
@@ -53,25 +61,12 @@ class Database:
             from sqlalchemy.dialects.sqlite import insert
 
             self.insert: Any = insert
-            engine = create_engine(
-                parsed,
-                poolclass=QueuePool,
-                pool_size=16,
-                max_overflow=64,
-                hide_parameters=True,
-                connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
-            )
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_immediate)
+            engine = sqlite_engine(parsed)
         elif parsed.get_backend_name() == "postgresql":
             from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
             self.insert = postgresql_insert
-            engine = create_engine(
-                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=16,
-                max_overflow=64, hide_parameters=True,
-                connect_args={"options": f"-c search_path={schema or 'public'}"},
-            )  # fmt: skip
+            engine = postgresql_engine(parsed, schema or "public")
         else:
             raise ValueError(f"{parsed.get_backend_name()} is neither sqlite nor postgresql")
         self.shown = f"{self.name} ({self.path})" if self.path else self.name
@@ -86,18 +81,23 @@ class Database:
         failure may undo it together with all later ones, never it alone. Raises StoreUnavailable
         when the database cannot do it now (locked, full, gone). Hold it only for database work:
         on SQLite all other writers wait."""
-        with self._writer_turn(), _availability(self.shown), self.engine.connect() as connection:
+        asked = time.perf_counter()
+        with self._writer_turn(), availability(self.shown), self.engine.connect() as connection:
             sqlite = self.path is not None
             if not durable and sqlite:
                 _set_synchronous(connection, "NORMAL")
             try:
                 with connection.begin():
+                    if self.metrics is not None:
+                        self.metrics.waited(self.name, time.perf_counter() - asked)
                     if not durable and not sqlite:
                         connection.execute(text("SET LOCAL synchronous_commit = off"))
                     yield connection
             finally:
                 if not durable and sqlite:
                     _set_synchronous(connection, "FULL")
+            if not sqlite:
+                self._notify(connection)
         for waiting in self._listeners:
             waiting.set()
 
@@ -105,8 +105,20 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A connection for reading: each statement sees what was committed before it. Raises
         StoreUnavailable."""
-        with _availability(self.shown), self._reader.connect() as connection:
+        with availability(self.shown), self._reader.connect() as connection:
             yield connection
+
+    @contextmanager
+    def browse(self) -> Iterator[Connection]:
+        """A connection for reading long results in parts (`yield_per`), all of one moment. Raises
+        StoreUnavailable."""
+        if self.path is not None:
+            with self.read() as connection:
+                yield connection
+            return
+        # There the cursor of a result that is not fetched at once lives as long as its transaction.
+        with availability(self.shown), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
 
     def wake_on_commit(self, waiting: threading.Event) -> None:
         """Set the event after each commit of this process. Others': see data_version."""
@@ -117,6 +129,18 @@ class Database:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+    def _notify(self, connection: Connection) -> None:
+        """Of a commit, in a transaction of its own: those that notify commit one after another,
+        and one with data to flush would make all services wait."""
+        driver: Any = connection.connection.driver_connection
+        try:
+            driver.autocommit = True
+            driver.execute(f'NOTIFY "{self.channel}"')
+            driver.autocommit = False
+        except Exception as error:  # who waits looks now and then by himself
+            log.debug("cannot notify of a commit in %s: %s", self.shown, error)
+            connection.invalidate()
 
     @contextmanager
     def _writer_turn(self) -> Iterator[None]:
@@ -129,34 +153,6 @@ class Database:
                 yield
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
-
-
-class DataVersion:
-    """Tells whether anybody, in any process, has committed since it was last asked.
-
-    SQLite's `PRAGMA data_version`, a few microseconds. Belongs to one thread. On PostgreSQL it
-    always says yes, so pollers there read at their own pace."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection: Any = None  # kept: given back to the pool, others would write with it
-        self._last: object = None
-
-    def changed(self) -> bool:
-        if self._database.path is None:
-            return True
-        try:
-            if self._connection is None:
-                self._connection = self._database.engine.raw_connection()
-            cursor = self._connection.cursor()
-            version = cursor.execute("PRAGMA data_version").fetchall()
-            cursor.close()
-        except Exception as error:  # the file is gone or unreadable: let the reader find out
-            log.debug("data_version of %s: %s", self._database.name, error)
-            return True
-        changed = bool(version != self._last)
-        self._last = version
-        return changed
 
 
 def is_unavailable(error: DBAPIError) -> bool:
@@ -173,7 +169,8 @@ def is_unavailable(error: DBAPIError) -> bool:
 
 
 @contextmanager
-def _availability(name: str) -> Iterator[None]:
+def availability(name: str) -> Iterator[None]:
+    """Raises StoreUnavailable for an error of the block that is the database's state."""
     try:
         yield
     except DBAPIError as error:
@@ -186,26 +183,6 @@ def _availability(name: str) -> Iterator[None]:
         raise StoreUnavailable(f"database {name} is not available: {reason}") from error
 
 
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 5000")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
 def _set_synchronous(connection: Connection, value: str) -> None:
     raw: Any = connection.connection
     raw.execute(f"PRAGMA synchronous = {value}")
-
-
-def _begin_immediate(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def check(database: Database) -> None:
-    """Raises StoreUnavailable when the database cannot be written to."""
-    with database.write() as connection:
-        connection.execute(text("SELECT 1"))

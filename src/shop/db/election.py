@@ -3,10 +3,12 @@
 import fcntl
 import os
 import zlib
+from contextlib import suppress
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from shop.db.database import Database
+from shop.db.database import Database, availability
 
 
 class Election:
@@ -23,14 +25,19 @@ class Election:
         self._connection: Connection | None = None
 
     def won(self) -> bool:
-        """Whether this one is elected, trying if it is not. May raise a database error."""
-        return self._won_file() if self._database.path is not None else self._won_connection()
+        """Whether this one is elected, trying if it is not. Raises StoreUnavailable."""
+        if self._database.path is not None:
+            return self._won_file()
+        with availability(self._database.shown):
+            return self._won_connection()
 
     def resign(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
         if self._connection is not None:
+            with suppress(SQLAlchemyError):  # it ends with the connection too, a little later
+                self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
             self._connection.invalidate()
             self._connection.close()
             self._connection = None

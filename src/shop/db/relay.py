@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +17,8 @@ import msgspec
 from confluent_kafka import KafkaError as Code
 from sqlalchemy import bindparam, delete, func, select, update
 
-from shop.db.database import Database, DataVersion
+from shop.db.changes import DataVersion
+from shop.db.database import Database
 from shop.db.election import Election
 from shop.db.tables import outbox
 from shop.db.worker import Worker
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 1000  # records published before their acknowledgements are awaited
 WAKE_S = 0.005  # how often another process's commit is looked for
-WAKE_SERVER_S = 0.1  # the same where looking is a query to a server
 SWEEP_S = 1.0  # the outbox is read this often, whoever forgot to wake it
 STAND_BY_S = 0.5
 REST_S = 5.0  # a topic that took a record neither now nor never is left alone this long
@@ -96,20 +97,19 @@ class Relay(Worker):
             self._on_failure(self._template.failure)
 
     def _work(self, election: Election) -> None:
-        version = DataVersion(self._database)
-        while self._template.failure is None and election.won():
-            published = self._publish()
-            if self._stopping.is_set():
-                if not published:
-                    return
-            elif not published:
-                self._wait(version)
+        with closing(DataVersion(self._database)) as version:
+            while self._template.failure is None and election.won():
+                published = self._publish()
+                if self._stopping.is_set():
+                    if not published:
+                        return
+                elif not published:
+                    self._wait(version)
 
     def _wait(self, version: DataVersion) -> None:
         """Until somebody commits, at most SWEEP_S."""
-        every = WAKE_S if self._database.path is not None else WAKE_SERVER_S
-        for _ in range(round(SWEEP_S / every)):
-            if self._woken.wait(every) or version.changed():
+        for _ in range(round(SWEEP_S / WAKE_S)):
+            if self._woken.wait(WAKE_S) or version.changed():
                 break
         self._woken.clear()
 
@@ -185,6 +185,8 @@ class Relay(Worker):
                         [{"row": row, "why": why} for row, why in result.hopeless],
                     )
         self._unwritten = None
+        if self._database.metrics is not None and result.done:
+            self._database.metrics.published(self._database.name, len(result.done))
         for row, why in result.hopeless:
             log.error("%s: outbox row %s is parked: %s", self._database.name, row, why)
         if result.failed:
@@ -204,3 +206,11 @@ def outbox_size(database: Database) -> tuple[int, int]:
     with database.read() as connection:
         count, parked = connection.execute(query).one()
     return count - parked, parked
+
+
+def oldest_waiting(database: Database) -> int | None:
+    """Since when the record waits that is to be published next, in milliseconds since the epoch.
+    Raises StoreUnavailable."""
+    query = select(outbox.c.created_at).where(outbox.c.parked.is_(None)).order_by(outbox.c.id)
+    with database.read() as connection:
+        return connection.scalar(query.limit(1))

@@ -14,20 +14,25 @@ from pathlib import Path
 
 from sqlalchemy import Column, inspect, text
 
-from shop.db.database import Database
+from shop.db.database import Database, availability
 from shop.db.tables import messaging, outbox
 
 _alembic = threading.Lock()
 
 
+OLDEST_POSTGRESQL = 15
+
+
 class SchemaError(Exception):
-    """The database has a schema that this program does not know."""
+    """The database has a schema that this program does not know, or is too old for it."""
 
 
 def upgrade(database: Database, service_package: str) -> None:
     """Bring the database to the newest schema. Safe when several processes do it at once.
 
-    Raises StoreUnavailable, or SchemaError when the database is newer than this program."""
+    Raises StoreUnavailable, or SchemaError when the database is newer than this program, or its
+    server too old."""
+    _require_version(database)
     package = import_module(service_package)
     folder = Path(str(package.__file__)).parent / "migrations"
     revisions = sorted(file.stem.split("_")[0] for file in folder.glob("[0-9]*_*.py"))
@@ -57,6 +62,18 @@ def create_messaging_tables() -> None:
             op.add_column(outbox.name, Column(column.name, column.type, nullable=True))
 
 
+def _require_version(database: Database) -> None:
+    if database.path is not None:
+        return
+    with database.read() as connection:
+        major = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+    if major < OLDEST_POSTGRESQL:
+        raise SchemaError(
+            f"database {database.name} is on PostgreSQL {major}; {OLDEST_POSTGRESQL} or newer is "
+            "needed"
+        )
+
+
 def _revision(database: Database) -> str | None:
     with database.read() as connection:
         if not inspect(connection).has_table("alembic_version", schema=database.schema):
@@ -78,6 +95,7 @@ def _run_alembic(database: Database, folder: Path) -> None:
     config.set_main_option("path_separator", "os")
     with database.write() as connection:
         if database.schema:
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{database.schema}"'))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -97,6 +115,7 @@ def _one_process(database: Database) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         return
-    with database.engine.begin() as connection:  # held until this transaction ends
+    with availability(database.shown), database.engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = 0"))  # others may take a while
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:n))"), {"n": database.name})
-        yield
+        yield  # the lock is held until this transaction ends

@@ -1,6 +1,6 @@
 from decimal import Decimal
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.events import Order
 from shop.fraud.model import Decision
 from shop.kafka.acknowledgment import Acknowledgment

@@ -6,13 +6,14 @@ from typing import Any
 from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.plugins import PluginProtocol
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 from opentelemetry import trace
 
 from shop.http import problems
 from shop.http.body import JsonRequest, JsonResponse
 from shop.http.context import HEADER, RequestContext, configured_tracer
 from shop.http.guard import TOKEN
+from shop.http.metrics import HttpMetrics
 from shop.http.schema import ExactTypes, openapi_config
 
 MAX_BODY = 65_536  # bytes
@@ -23,12 +24,13 @@ def create_app(
     max_body: int = MAX_BODY,
     admin_token: str | None = None,
     tracer: trace.Tracer | None = None,
+    metrics: HttpMetrics | None = None,
 ) -> Litestar:
     """The application of these services' routes.
 
     Built without an event loop. `admin_token` closes the routes guarded by admins_only. Requests
     are traced by `tracer`, else by the provider that is set up in this process at this time, if
-    there is one."""
+    there is one; and measured by `metrics`."""
     app = Litestar(
         plugins=[*services, ExactTypes()],
         exception_handlers={Exception: problems.answer, 500: problems.answer},
@@ -42,7 +44,9 @@ def create_app(
     )
     # Around everything, as Litestar puts its own OpenTelemetry middleware: its `middleware` list
     # does not see requests that match no route.
-    app.asgi_handler = RequestContext(app.asgi_handler, _refuse, tracer or configured_tracer())
+    handler: ASGIApp
+    handler = RequestContext(app.asgi_handler, _refuse, tracer or configured_tracer())
+    app.asgi_handler = metrics.measured(handler) if metrics else handler
     return app
 
 

@@ -1,6 +1,6 @@
 import time
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.events import Order
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.listener import listener

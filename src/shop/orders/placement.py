@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Table, select
 
-from shop.db.store import write_outbox
+from shop.db.outbox import write_outbox
 from shop.events import Order
 from shop.kafka.ids import time_ordered_id
 from shop.kafka.template import OutboundRecord, outbound

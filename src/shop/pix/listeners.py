@@ -3,7 +3,7 @@ import time
 
 from sqlalchemy import select
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.events import Pix
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.listener import listener

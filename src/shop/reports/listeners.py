@@ -6,7 +6,7 @@ from decimal import Decimal
 from sqlalchemy import select, text
 
 from shop.db.database import Database
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.events import Order, User
 from shop.http.moment import moment
 from shop.kafka.acknowledgment import Acknowledgment

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from shop.db.database import Database
-from shop.db.store import write_outbox
+from shop.db.outbox import write_outbox
 from shop.http.desk import Desk
 from shop.kafka.ids import derived_id, time_ordered_id
 from shop.kafka.template import OutboundRecord, outbound

@@ -2,11 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from os import environ
 from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import text
 
 from shop.broker import EmbeddedKafka, free_port
 from shop.child import Child
+from shop.databases import Databases
 from shop.kafka.admin import create_topics, describe_topics, require_topics
 from shop.kafka.connection import Connection
 from shop.kafka.groups import describe_groups
@@ -30,7 +35,7 @@ def own_settings(settings: Settings, data: Path, nodes: int) -> Settings:
     changes: dict[str, object] = {
         "data_dir": data,
         "http": Http(port=free_port()),
-        "database": Database(),
+        "database": _own_database(settings.database),
         "smtp": Smtp(),
         "health": Health(),
         "admin_token": None,
@@ -41,6 +46,23 @@ def own_settings(settings: Settings, data: Path, nodes: int) -> Settings:
         kafka = kafka.model_copy(update={"bootstrap_servers": servers})
         changes["broker"] = broker
     return settings.model_copy(update=changes | {"kafka": kafka})
+
+
+def _own_database(database: Database) -> Database:
+    """On the same PostgreSQL, in schemas of its own; else files in the data directory."""
+    if not database.url.get_secret_value().startswith("postgres"):
+        return Database()
+    return database.model_copy(update={"schema_prefix": f"torture_{uuid4().hex[:8]}_"})
+
+
+def remove_schemas(settings: Settings) -> None:
+    """Those of `own_settings` on PostgreSQL. Raises StoreUnavailable."""
+    with closing(Databases(settings)) as databases:
+        for service in dict.fromkeys(SERVICE_OF_GROUP.values()):
+            database = databases.existing(service)
+            if database is not None and database.schema:
+                with database.write() as connection:
+                    connection.execute(text(f'DROP SCHEMA IF EXISTS "{database.schema}" CASCADE'))
 
 
 class Place:

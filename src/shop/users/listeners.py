@@ -1,7 +1,7 @@
 import logging
 import time
 
-from shop.db.store import Work
+from shop.db.work import Work
 from shop.events import Order
 from shop.kafka import correlation, tracing
 from shop.kafka.acknowledgment import Acknowledgment

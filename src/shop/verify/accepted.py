@@ -59,7 +59,7 @@ def read_accepted(databases: Mapping[str, Database], scratch: Scratch) -> None:
         if kind.service not in databases:
             continue
         number = scratch.topic(kind.topic.name)
-        with databases[kind.service].read() as connection:
+        with databases[kind.service].browse() as connection:
             rows = connection.execution_options(yield_per=1000).execute(kind.rows)
             for part in rows.partitions():
                 scratch.insert("accepted", [(number, key(name), at) for name, at in part])

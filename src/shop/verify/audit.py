@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from shop.containers import Shop
 from shop.db.database import Database
 from shop.kafka.admin import topic_ids
-from shop.kafka.connection import Connection
 from shop.kafka.dispatch import Incoming
 from shop.kafka.errors import KafkaError
 from shop.kafka.offsets import Bounds, log_bounds
@@ -80,13 +79,10 @@ def audit(settings: Settings, *, since: int | None = None, patience: float = PAT
     try:
         databases = databases_of(shop.databases())
         if not databases:
-            raise CannotLook(
-                f"no shop has ever run in {settings.data_dir.absolute()}; SHOP_DATA_DIR names "
-                "another place"
-            )
+            raise CannotLook(_nothing_there(settings))
         notes = Notes()
         with Scratch() as scratch:
-            look = _Look(settings, shop.connection(), databases, scratch, notes, since)
+            look = _Look(shop, databases, scratch, notes, since)
             records = look.take()
         check_outboxes(databases, notes, patience)
     except DBAPIError as error:
@@ -100,19 +96,27 @@ def audit(settings: Settings, *, since: int | None = None, patience: float = PAT
     return Report(notes.findings, notes.remarks, records, time.monotonic() - began)
 
 
+def _nothing_there(settings: Settings) -> str:
+    if settings.database.url.get_secret_value():
+        return "no shop has ever run on the database that SHOP_DATABASE__URL names"
+    where = settings.data_dir.absolute()
+    return f"no shop has ever run in {where}; SHOP_DATA_DIR names another place"
+
+
 class _Look:
     """One audit."""
 
     def __init__(
         self,
-        settings: Settings,
-        connection: Connection,
+        shop: Shop,
         databases: Mapping[str, Database],
         scratch: Scratch,
         notes: Notes,
         since: int | None,
     ) -> None:
-        self._connection = connection
+        settings = shop.settings()
+        self._connection = shop.connection()
+        self._registry = shop.registry()
         self._databases = databases
         self._scratch = scratch
         self._notes = notes
@@ -125,9 +129,9 @@ class _Look:
     def take(self) -> int:
         """How many records were read."""
         self._connection.metadata(ANSWER_S)
-        before = self._bounds(groups_of({}))
+        before = self._bounds(groups_of(self._registry, {}))
         committed = committed_before(self._connection)
-        groups = groups_of(self._databases)
+        groups = groups_of(self._registry, self._databases)
         fan_outs = read_fan_outs(self._databases.get("users"))
         read_accepted(self._databases, self._scratch)
         read_redrives(self._databases.get("deadletters"), self._scratch)

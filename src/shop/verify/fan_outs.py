@@ -83,5 +83,5 @@ def _check_users(users: Database, fan_out: FanOut, scratch: Scratch, notes: Note
 
 def _users_before(users: Database, moment: int) -> Iterator[str]:
     query = select(UserRow.uuid).where(UserRow.created_at < moment)
-    with users.read() as connection:
+    with users.browse() as connection:
         yield from connection.execution_options(yield_per=1000).scalars(query)

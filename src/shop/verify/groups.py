@@ -2,40 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from shop.db.database import Database
 from shop.db.positions import stored_positions, topics_read
-from shop.db.store import DatabaseStore, Work
-from shop.deadletters.listeners import DeadLetterKeeper
-from shop.email.listeners import Email, EmailNewOrder
-from shop.fraud.listeners import FraudDetector
+from shop.db.store import DatabaseStore
+from shop.db.work import Work
 from shop.kafka.browse import RawRecord
 from shop.kafka.dispatch import Dispatcher, Incoming, Record
 from shop.kafka.errors import WireError
 from shop.kafka.listener import ListenerRegistry, Source, every_record, takes
 from shop.kafka.store import Partition
-from shop.log.listeners import AuditLog
-from shop.orders.listeners import OrderStatus
-from shop.pix.listeners import PixValidator
-from shop.reports.listeners import CustomerOrders, Reports
 from shop.services import SERVICE_OF_GROUP
-from shop.users.listeners import Batch, Users
-
-LISTENERS: Sequence[type] = (
-    FraudDetector,
-    EmailNewOrder,
-    Email,
-    Users,
-    Batch,
-    OrderStatus,
-    AuditLog,
-    PixValidator,
-    Reports,
-    CustomerOrders,
-    DeadLetterKeeper,
-)
 
 
 @dataclass(frozen=True)
@@ -100,12 +78,10 @@ class AsPolled:
         return self._record.headers
 
 
-def groups_of(databases: Mapping[str, Database]) -> list[Group]:
+def groups_of(registry: ListenerRegistry, databases: Mapping[str, Database]) -> list[Group]:
     """Every group of the shop, by the databases of the services. Raises StoreUnavailable."""
-    registry = ListenerRegistry()
-    for service in LISTENERS:  # declarations are read, and nothing is called
-        registry.add(service, partial(object.__new__, service))
-    return [_group(name, databases, registry) for name in registry.groups]
+    declared = registry.unbuilt()
+    return [_group(name, databases, declared) for name in declared.groups]
 
 
 def _group(name: str, databases: Mapping[str, Database], registry: ListenerRegistry) -> Group:

@@ -7,10 +7,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from shop.db.database import Database
-from shop.deadletters.destinations import OURS
+from shop.deadletters.destinations import Destinations
 from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, What
 from shop.kafka.browse import RawRecord
-from shop.kafka.dead_letter import DeadLetterCodec, Letter, opened
+from shop.kafka.letter import DeadLetterCodec, Letter, opened
 from shop.kafka.wire import Message, received_ids
 from shop.topics import DEADLETTER
 from shop.verify.report import Notes
@@ -19,6 +19,7 @@ from shop.verify.scratch import Scratch
 UNKNOWN = "of another program"
 
 _codec = DeadLetterCodec()
+_ours = Destinations({})  # topics are all that is asked about
 
 # Each failure: on the topic that the letter tells, or where a redrive has sent it.
 _event, _sent = LetterEventRow, aliased(LetterEventRow)
@@ -56,11 +57,11 @@ class Letters:
         topic was read."""
         if database is None:
             return
-        with database.read() as connection:
+        with database.browse() as connection:
             rows = connection.execution_options(yield_per=1000).execute(_FAILED)
             for part in rows.partitions():
                 failed = [
-                    (group, OURS.topic_of(told, target), number, offset)
+                    (group, _ours.topic_of(told, target), number, offset)
                     for group, told, target, number, offset in part
                 ]
                 self._scratch.insert("letter", [row for row in failed if None not in row])

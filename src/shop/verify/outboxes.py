@@ -37,7 +37,7 @@ def databases_of(databases: Databases) -> dict[str, Database]:
 def waiting_records(database: Database) -> Iterator[tuple[str, RawRecord]]:
     """What waits, parked or not, by topic; as records that have no place yet."""
     headers = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
-    with database.read() as connection:
+    with database.browse() as connection:
         rows = connection.execution_options(yield_per=500).execute(select(outbox))
         for row in rows:
             key = row.raw_key if row.key is None else row.key.encode()
@@ -76,7 +76,7 @@ def _tell(name: str, database: Database, stuck: Mapping[str, int], notes: Notes)
     query = select(outbox.c.id, outbox.c.topic, outbox.c.parked).order_by(outbox.c.id)
     query = query.where(outbox.c.parked.is_not(None) | unpublished)
     where = f"{name} database"
-    with database.read() as connection:
+    with database.browse() as connection:
         for id_, topic, parked in connection.execution_options(yield_per=500).execute(query):
             example = Example(f"outbox row {id_}", detail=f"for {topic}")
             if parked is None:

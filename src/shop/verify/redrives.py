@@ -5,14 +5,15 @@ from collections.abc import Iterable
 from sqlalchemy import select
 
 from shop.db.database import Database
-from shop.deadletters.destinations import OURS
+from shop.deadletters.destinations import Destinations
 from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, What
 from shop.kafka.browse import RawRecord
-from shop.kafka.dead_letter import REDRIVE_OF
+from shop.kafka.letter import REDRIVE_OF
 from shop.verify.horizons import Horizons
 from shop.verify.report import Example, Kind, Notes
 from shop.verify.scratch import Scratch, key, name_of
 
+_ours = Destinations({})  # topics are all that is asked about
 _WHAT, _WHERE = "records of redriven letters", "deadletters database"
 _ADVICE = "redrive it again: `shop deadletters redrive ID --again`"
 
@@ -37,10 +38,10 @@ def read_redrives(database: Database | None, scratch: Scratch) -> None:
         .join(redrive, redrive.id == event.redrive)
         .where(event.what == What.REDRIVEN.value)
     )
-    with database.read() as connection:
+    with database.browse() as connection:
         rows = connection.execution_options(yield_per=1000).execute(query)
         for part in rows.partitions():
-            found = [(id_, at, OURS.topic_of(told, target)) for id_, at, told, target in part]
+            found = [(id_, at, _ours.topic_of(told, target)) for id_, at, told, target in part]
             scratch.insert(
                 "redrive", [(key(id_), scratch.topic(to), at) for id_, at, to in found if to]
             )

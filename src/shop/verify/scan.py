@@ -16,9 +16,9 @@ from sqlalchemy import select
 from shop.fraud.model import Decision
 from shop.kafka.browse import RawRecord, TopicReader
 from shop.kafka.connection import Connection
-from shop.kafka.dead_letter import REDRIVE_OF
 from shop.kafka.dispatch import Incoming
 from shop.kafka.errors import WireError
+from shop.kafka.letter import REDRIVE_OF
 from shop.kafka.store import Partition
 from shop.kafka.wire import Message
 from shop.topics import ORDER_APPROVED, ORDER_REJECTED, order_identity

@@ -72,5 +72,5 @@ def _kept(log: Database, partition: Partition, upto: int) -> Iterator[int]:
         )
         .order_by(AuditRecord.offset)
     )
-    with log.read() as connection:
+    with log.browse() as connection:
         yield from connection.execution_options(yield_per=1000).scalars(query)

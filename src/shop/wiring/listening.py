@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shop.databases import Databases
 from shop.db.steward import Steward
@@ -19,6 +19,9 @@ from shop.reports.listeners import Reports
 from shop.services import SERVICE_OF_GROUP
 from shop.settings import Listener, Settings
 from shop.users.fan_out import fan_out_steward
+
+if TYPE_CHECKING:
+    from shop.metrics import Metrics
 
 D = TypeVar("D", Declaration, Retry, Backoff)
 
@@ -40,6 +43,7 @@ def listener_container(
     connection: Connection,
     databases: Databases,
     registry: ListenerRegistry,
+    metrics: "Metrics | None",
     dead_letters: DeadLetters,
     group: str,
     instance: str | None,
@@ -63,6 +67,7 @@ def listener_container(
         max_poll_records=overrides.max_poll_records or kafka.max_poll_records,
         auto_offset_reset=kafka.auto_offset_reset,
         instance=instance,
+        metrics=metrics.listeners if metrics else None,
         session_timeout_ms=kafka.session_timeout_ms,
         max_poll_interval_ms=kafka.max_poll_interval_ms,
         on_failure=on_failure,

@@ -2,15 +2,18 @@
 
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shop.databases import Databases
-from shop.db.database import Database, check
+from shop.db.database import Database
+from shop.db.probe import Probe
 from shop.db.relay import outbox_size
+from shop.deadletters.destinations import Destinations
 from shop.health import Checks, health_api, listeners_trouble
 from shop.http.app import create_app
+from shop.http.metrics import metrics_api
 from shop.http.server import HttpServer
 from shop.http.waiting import LongPoll
-from shop.kafka.errors import StoreUnavailable
 from shop.kafka.template import KafkaTemplate
 from shop.log.api import timelines_api
 from shop.log.timeline import Accepted
@@ -32,12 +35,17 @@ from shop.users.fan_out import FanOuts
 from shop.users.reading import UserReader
 from shop.wiring.letters import letters_api
 
+if TYPE_CHECKING:
+    from shop.metrics import Metrics
+
 
 def http_server(
     settings: Settings,
     databases: Databases,
     relay_template: KafkaTemplate,
     report_files: ReportFiles,
+    destinations: Destinations,
+    metrics: "Metrics | None",
 ) -> HttpServer:
     """The API with its routes; the port is taken when this is built."""
     orders, reports, users = databases.of("orders"), databases.of("reports"), databases.of("users")
@@ -48,9 +56,11 @@ def http_server(
         reports_api(RunDesk(reports), RunReader(reports, FanOuts(users)), report_files),
         users_api(UserReader(users)),
         timelines_api(databases.of("log"), _accepted_at(order_reader)),
-        letters_api(settings, databases),
+        letters_api(settings, databases, destinations),
         health_api(_checks(settings, databases, relay_template)),
+        *([metrics_api(metrics.page)] if metrics else []),
         admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
+        metrics=metrics.http if metrics else None,
     )
     return HttpServer(app, settings.http.host, settings.http.port)
 
@@ -58,7 +68,7 @@ def http_server(
 def _checks(settings: Settings, databases: Databases, relay_template: KafkaTemplate) -> Checks:
     """Ready is who can take orders."""
     of = {name: databases.of(name) for name in API_SERVICES}
-    reasons = {f"{name} database": partial(_reason, database) for name, database in of.items()}
+    reasons = {f"{name} database": Probe(database).trouble for name, database in of.items()}
     outboxes = {f"{name} outbox": partial(_parked, database) for name, database in of.items()}
     needed = {"orders database": reasons.pop("orders database")}
     listeners = settings.health.listeners_url
@@ -84,11 +94,3 @@ def _unreachable(template: KafkaTemplate) -> str | None:
 def _parked(database: Database) -> str | None:
     _, parked = outbox_size(database)
     return f"{parked} records that no broker takes are parked" if parked else None
-
-
-def _reason(database: Database) -> str | None:
-    try:
-        check(database)
-    except StoreUnavailable as error:
-        return str(error)
-    return None

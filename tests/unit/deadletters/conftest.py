@@ -12,14 +12,15 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
+from shop.containers import Shop
+from shop.databases import Databases
 from shop.db.database import Database
 from shop.db.releasing import release_letters
-from shop.db.schema import upgrade
 from shop.db.steward import Steward
 from shop.db.store import DatabaseStore
 from shop.db.tables import outbox
 from shop.deadletters.api import deadletters_api
-from shop.deadletters.destinations import OURS, Destinations
+from shop.deadletters.destinations import Destinations
 from shop.deadletters.discarding import Discards
 from shop.deadletters.listeners import DeadLetterKeeper
 from shop.deadletters.reading import LetterReader
@@ -35,8 +36,11 @@ from shop.kafka.settlement import Transactional
 from shop.kafka.store import Partition
 from shop.kafka.template import OutboundRecord
 from shop.printable import shortened
+from shop.settings import Settings
 from shop.topics import DEADLETTER
 from tests.waiting import eventually
+
+OURS: Destinations = Shop(settings=Settings()).destinations()
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,9 @@ class Api:
     released: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.database = Database(f"sqlite:///{self.folder / 'deadletters.db'}")
-        upgrade(self.database, "shop.deadletters")
-        self.groups = Database(f"sqlite:///{self.folder / 'fraud.db'}")  # with what it holds back
-        upgrade(self.groups, "shop.fraud")
+        databases = Databases(Settings(data_dir=self.folder))
+        self.database = databases.of("deadletters")
+        self.groups = databases.of("fraud")  # with what it holds back
         self.keeper = Keeper(self.database)
         self._steward: Steward | None = None
         discards = Discards(self.database, self._release)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shop.kafka.browse import RawRecord
-from shop.kafka.dead_letter import REDRIVE_OF
+from shop.kafka.letter import REDRIVE_OF
 from shop.kafka.wire import REDRIVE_TO
 from shop.topics import NEW_ORDER, PIX
 from shop.verify.accepted import check_accepted
@@ -37,7 +37,7 @@ def test_each_place_where_a_record_failed_is_known_from_the_database(
     first = Raw("no-such-topic", at=3)
     api.keeper.fail(first)
     api.keeper.fail(Raw(at=5))
-    api.redriven(olderThan=0, to=PIX.name)
+    api.redriven(olderThan=0, to=PIX.name, toGroup="all")
     for letter in api.letters():
         again = [(REDRIVE_TO, b"fraud"), (REDRIVE_OF, letter["id"].encode())]
         place = PIX.name if letter["offset"] == 3 else NEW_ORDER.name

@@ -119,3 +119,31 @@ def test_what_chooses_nothing_says_so(shop: Shop, command: str) -> None:
     assert "say which letters" in shop(command).stderr
     assert "no letter that waits is chosen" in shop(command, "--all").stderr
     assert "is no age" in shop(command, "--older-than", "yesterday").stderr
+
+
+@pytest.mark.parametrize("command", ["redrive", "discard"])
+def test_letters_that_are_not_there_or_settled_are_told_apart(
+    api: Api, shop: Shop, command: str
+) -> None:
+    api.send_redrives()
+    api.keeper.fail(Raw(at=1), Raw(at=2))
+    first, second = (letter["id"] for letter in api.letters())
+    unknown = shop(command, first, "no-such-id")
+    assert (unknown.code, unknown.stdout) == (1, "")
+    assert unknown.stderr == "shop: there is no letter with the id no-such-id\n"
+    assert len(api.letters(state="waiting")) == 2
+
+    shop("redrive", first)
+    hint = "; --again redrives what is settled" if command == "redrive" else ""
+    assert shop(command, first).stderr == f"shop: this letter is redriven{hint}\n"
+    shop("discard", second)
+    both = shop(command, first, second)
+    said = f"shop: none of these letters waits: 1 discarded, 1 redriven{hint}\n"
+    assert (both.code, both.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "0", "-1", "1e9"])
+def test_a_rate_that_cannot_be_kept_is_refused(shop: Shop, rate: str) -> None:
+    refused = shop("redrive", "--all", "--rate", rate)
+    assert refused.code == 2
+    assert "is not from 0.001 to 1,000,000 a second" in " ".join(refused.stderr.split())

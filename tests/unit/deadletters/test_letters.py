@@ -10,10 +10,10 @@ from sqlalchemy import insert, select, update
 from shop.db.tables import held_key
 from shop.deadletters.model import LetterRow
 from shop.deadletters.sending import Pace
-from shop.kafka.dead_letter import REDRIVE_OF
 from shop.kafka.errors import HeldBack, WireError
+from shop.kafka.letter import REDRIVE_OF
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO
-from shop.topics import DEADLETTER, NEW_ORDER, ORDER_APPROVED
+from shop.topics import DEADLETTER, NEW_ORDER, ORDER_APPROVED, PIX
 from tests.unit.deadletters.conftest import Api, Raw
 
 
@@ -106,17 +106,34 @@ def test_letters_are_redriven_in_the_order_in_which_they_failed(api: Api) -> Non
 @pytest.mark.parametrize("claimed", ["__consumer_offsets", "no-such-topic", DEADLETTER.name])
 def test_a_topic_that_is_none_of_the_shops_is_no_destination(api: Api, claimed: str) -> None:
     api.send_redrives()
-    api.keeper.fail(Raw(claimed, at=1), Raw(at=2))
+    api.keeper.fail(Raw(claimed, at=1), group="orders")
+    api.keeper.fail(Raw(at=2))
     plan = api.redrive(200, olderThan=0, dryRun=True)
     assert (plan["letters"], plan["withoutTopic"]) == (1, 1)
     assert plan["destinations"] == [{"topic": NEW_ORDER.name, "group": "fraud", "letters": 1}]
     assert api.redriven(olderThan=0)["withoutTopic"] == 1
     assert [record.topic for record in api.sent()] == [NEW_ORDER.name]
     done = api.redriven(olderThan=0, to=ORDER_APPROVED.name)
-    assert done["destinations"] == [{"topic": ORDER_APPROVED.name, "group": "fraud", "letters": 1}]
+    assert done["destinations"] == [{"topic": ORDER_APPROVED.name, "group": "orders", "letters": 1}]
     assert [record.topic for record in api.sent()] == [NEW_ORDER.name, ORDER_APPROVED.name]
     (letter,) = api.letters(topic=claimed)  # what it claims stays to be seen
-    assert api.letter(letter["id"])["history"][-1]["detail"] == f"to fraud on {ORDER_APPROVED}"
+    assert api.letter(letter["id"])["history"][-1]["detail"] == f"to orders on {ORDER_APPROVED}"
+
+
+def test_no_letter_goes_to_a_group_that_does_not_read_its_topic(api: Api) -> None:
+    api.keeper.fail(Raw(at=1), group="OldGroup")
+    api.keeper.fail(Raw("no-such-topic", at=2))
+    elsewhere = [
+        ({"group": "OldGroup", "toGroup": "pix"}, "Group pix does not read ECOMMERCE_NEW_ORDER"),
+        ({"group": "fraud", "to": PIX.name}, "Group fraud does not read pix-topic"),
+    ]
+    for asked, why in elsewhere:
+        for dry_run in (True, False):
+            assert why in api.redrive(422, **asked, dryRun=dry_run)["detail"]
+    api.redrive(400, group="fraud", toGroup="deadletter")
+    assert len(api.letters(state="waiting")) == 2
+    plan = api.redrive(200, group="fraud", to=PIX.name, toGroup="pix", dryRun=True)
+    assert plan["destinations"] == [{"topic": PIX.name, "group": "pix", "letters": 1}]
 
 
 @pytest.mark.parametrize(("to_group", "group"), [("users", "users"), ("all", None)])
@@ -237,6 +254,14 @@ def test_a_rate_is_kept_evenly(monkeypatch: pytest.MonkeyPatch, rate: float) -> 
 )
 def test_what_cannot_be_is_named(api: Api, body: dict[str, Any], pointer: str) -> None:
     assert api.redrive(400, **body)["errors"][0]["pointer"] == pointer
+
+
+def test_a_state_that_is_none_is_named_as_in_the_url(api: Api) -> None:
+    answer = api.client.get("/deadletters", params={"state": "bogus"})
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["parameter"]) == (400, "state")
+    assert "waiting, queued, redriven, discarded" in error["detail"]
+    assert "in_state" not in answer.text
 
 
 def test_nobody_redrives_or_discards_all_by_saying_nothing(api: Api) -> None:

@@ -165,17 +165,17 @@ def test_the_drawing_shows_what_came_of_what(api: Api, trail: Trail) -> None:
     api.accept("o1")
     way(trail, "o1")
     timeline = api.timeline("o1")
-    assert drawing(timeline) == [
+    assert drawing(timeline, "http://traces/{trace_id}") == [
         "o1  accepted 2023-11-14T22:13:20Z",
         f"+10 ms  └─ OrderController -> {NEW}[0]@0",
         f"+20 ms     ├─ FraudDetector -> {APPROVED}[0]@0",
         f"+30 ms     └─ EmailNewOrder -> {MAIL}[0]@0",
-        f"trace {'a' * 32}",
+        f"trace http://traces/{'a' * 32}",
     ]
 
 
 def test_the_drawing_of_a_long_timeline_shows_every_hop(api: Api, trail: Trail) -> None:
     trail.keep(NEW, new_order(), order_id="o1", copies=MOST + 1)
-    lines = drawing(api.timeline("o1"))
+    lines = drawing(api.timeline("o1"), "")
     assert sum("->" in line for line in lines) == MOST
     assert "there are more, which are not shown" in lines

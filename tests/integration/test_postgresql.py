@@ -1,0 +1,173 @@
+"""What only a PostgreSQL can do to a shop: share it with others, keep it out, refuse its data."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import make_url
+
+from shop.broker import free_port
+from shop.databases import Databases
+from shop.db.database import Database
+from shop.db.schema import SchemaError
+from shop.db.store import DatabaseStore
+from shop.kafka.connection import Connection
+from shop.kafka.errors import StoreUnavailable
+from shop.orders.desk import OrderDesk
+from shop.orders.placement import placement
+from shop.services import SERVICE_OF_GROUP
+from shop.settings import Settings
+from shop.torture.place import own_settings, remove_schemas
+from tests.backends import URL, rows
+from tests.commands import run
+from tests.postgres import PASSWORD, PostgresDatabase
+
+SERVICES = tuple(dict.fromkeys(SERVICE_OF_GROUP.values()))
+
+
+@pytest.fixture
+def database(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresDatabase]:
+    database = PostgresDatabase(postgres)
+    monkeypatch.setenv(URL, database.url)
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def databases(database: PostgresDatabase) -> Iterator[Databases]:
+    databases = Databases(Settings())
+    yield databases
+    databases.close()
+
+
+def test_services_in_one_database_see_only_what_is_their_own(databases: Databases) -> None:
+    def own(database: Database) -> set[str]:
+        with database.read() as connection:
+            return set(inspect(connection).get_table_names())
+
+    tables = {service: own(databases.of(service)) for service in SERVICES}
+    everywhere = set.intersection(*tables.values())
+    assert everywhere == {
+        "alembic_version", "held_key", "outbox", "position", "receipt", "topic_read"
+    }  # fmt: skip
+    assert "decision" in tables["fraud"]
+    assert "decision" not in tables["orders"]
+
+    with databases.of("fraud").write() as connection:
+        connection.execute(text("INSERT INTO receipt VALUES ('g', 'id', 1)"))
+    for service in SERVICES:
+        with databases.of(service).read() as connection:
+            count = connection.scalar(text("SELECT count(*) FROM receipt"))
+        assert count == (service == "fraud"), service
+
+
+def test_a_database_of_its_own_per_service_is_possible_too(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suffix = uuid4().hex[:8]
+    made = {service: PostgresDatabase(postgres, f"{service}_{suffix}") for service in SERVICES[:2]}
+    first = next(iter(made))
+    monkeypatch.setenv(URL, made[first].url.replace(first, "{service}"))
+    databases = Databases(Settings())
+    for service in made:
+        assert databases.of(service).engine.url.database == f"{service}_{suffix}"
+    databases.close()
+    for database in made.values():
+        database.drop()
+
+
+def test_schemas_that_a_torture_makes_are_its_own_and_go(
+    databases: Databases, tmp_path: Path
+) -> None:
+    databases.of("orders")
+    own = own_settings(Settings(), tmp_path, nodes=1)
+    tortured = Databases(own)
+    made = tortured.of("orders")
+    assert made.schema == f"{own.database.schema_prefix}orders"
+    tortured.close()
+
+    remove_schemas(own)
+
+    with databases.of("orders").read() as connection:
+        schemas = set(inspect(connection).get_schema_names())
+    assert "orders" in schemas
+    assert not [name for name in schemas if name.startswith("torture")]
+
+
+def test_a_server_that_keeps_the_shop_out_is_told_of_in_one_line(
+    kafka: Connection, database: PostgresDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url(database.url)
+    refused = {
+        "Connection refused": url.set(port=free_port()),
+        "password authentication failed": url.set(password="another"),
+        'database "nobody_has_it" does not exist': url.set(database="nobody_has_it"),
+    }
+    for why, other in refused.items():
+        monkeypatch.setenv(URL, other.render_as_string(hide_password=False))
+        with pytest.raises(StoreUnavailable, match=why):
+            Databases(Settings()).of("orders")
+        said = run(kafka, tmp_path, "verify")
+        assert (said.code, said.stderr.count("\n")) == (2, 1)
+        assert why in said.stderr
+        assert PASSWORD not in said.stderr
+        assert "another" not in said.stderr
+
+
+def test_a_server_that_is_only_to_be_read_or_ends_a_session_is_not_available(
+    databases: Databases, database: PostgresDatabase
+) -> None:
+    store = DatabaseStore(databases.of("fraud"))
+
+    def claim(interrupt: Callable[[], None]) -> set[str]:
+        with store.transaction("g", []) as transaction:
+            interrupt()
+            return transaction.claim(["a"])
+
+    database.only_to_be_read(True)
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        claim(lambda: None)
+    database.only_to_be_read(False)
+    with pytest.raises(StoreUnavailable, match="terminat"):
+        claim(database.end_sessions)
+    assert claim(lambda: None) == {"a"}
+
+
+def test_a_server_that_is_too_old_is_refused(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shop.db.schema.OLDEST_POSTGRESQL", 99)
+    with pytest.raises(SchemaError, match="99 or newer is needed"):
+        databases.of("orders")
+
+
+def test_two_processes_that_take_the_same_order_at_once_take_it_once(
+    databases: Databases,
+) -> None:
+    def take(keys: Sequence[str], together: threading.Barrier) -> list[str]:
+        async def one_by_one() -> list[str]:
+            desk = OrderDesk(databases.of("orders"))
+            taken = []
+            for key in keys:
+                order = placement("a@b", Decimal(1), None, correlation_id="C", key=key)
+                await asyncio.to_thread(together.wait, 20)
+                taken.append((await desk.take(order)).order_id)
+            await desk.close()
+            return taken
+
+        return asyncio.run(one_by_one())
+
+    databases.of("orders")
+    keys = [f"key-{number}" for number in range(100)]
+    together = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as processes:
+        first, second = (processes.submit(take, keys, together) for _ in range(2))
+    assert first.result() == second.result()
+    assert rows(databases.of("orders"), "SELECT count(*) FROM orders") == [(100,)]
+    assert rows(databases.of("orders"), "SELECT count(*) FROM outbox") == [(100,)]
