@@ -96,6 +96,7 @@ def stream_application(
         | {
             "transactional.id": f"{GROUP}-{identity}",
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "socket.timeout.ms": TRANSACTION_TIMEOUT_MS,  # at most that long
             "compression.type": "lz4",
         },
         state_dir=directory,
