@@ -128,8 +128,8 @@ def listener(sink: int) -> dict[str, list[float]]:
         for share, topic in topics.items():
             fill(connection, topic, RECORDS, traced=share)
         share_of = {TENTH: 0.1, ALL: 1.0}
-        for _ in range(ROUNDS):
-            for mode in MODES:
+        for number in range(ROUNDS):
+            for mode in (*MODES[number:], *MODES[:number]):
                 topic = topics[share_of.get(mode)]
                 args = (connection.bootstrap_servers, topic.name)
                 told, _ = _process(sink, "listener", mode, *args).communicate()
@@ -148,8 +148,9 @@ def requests(sink: int) -> dict[str, list[float]]:
             assert server.stdout is not None
             ports[mode] = int(server.stdout.readline())
             load(ports[mode], CONNECTIONS, 1.0)
-        for _ in range(ROUNDS):
-            for mode, server in servers.items():
+        for number in range(ROUNDS):
+            for mode in (*MODES[number:], *MODES[:number]):
+                server = servers[mode]
                 before = _cpu(server.pid)
                 per_s = load(ports[mode], CONNECTIONS, SECONDS)["per_s"]
                 found[mode].append((_cpu(server.pid) - before) / (per_s * SECONDS) * 1e6)
