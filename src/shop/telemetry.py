@@ -20,6 +20,8 @@ from shop.settings import Settings
 if TYPE_CHECKING:
     from shop.metrics import Metrics
 
+MOST_LINKS = 10_000  # as many as SHOP_KAFKA__MAX_POLL_RECORDS may be
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -75,7 +77,7 @@ def tracing_asked_for() -> bool:
 
 def _start_tracing(role: str) -> None:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     from shop.otlp import JsonSpanExporter
@@ -86,7 +88,11 @@ def _start_tracing(role: str) -> None:
             "OTEL_EXPORTER_OTLP_PROTOCOL=%s is not supported; using http/json", protocol
         )
     name = os.environ.get("OTEL_SERVICE_NAME", f"shop-{role}")
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    # A poll is linked with each of its records; the SDK keeps 128 links of a span.
+    links = int(os.environ.get("OTEL_SPAN_LINK_COUNT_LIMIT", MOST_LINKS))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": name}), span_limits=SpanLimits(max_links=links)
+    )
     provider.add_span_processor(BatchSpanProcessor(JsonSpanExporter()))
     trace.set_tracer_provider(provider)
 

@@ -1,6 +1,5 @@
 """The client of a group's member: Quix's consumer, and a new one where it can never come back."""
 
-import gc
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from confluent_kafka import KafkaException
 
 from shop.kafka.connection import UNREACHABLE, Connection, Consumer, Reachability, silent
 from shop.kafka.errors import KafkaError
-from shop.kafka.lost import Lost
+from shop.kafka.lost import ANSWER_S, Lost
 from shop.kafka.quix import QuixException
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class GroupClient:
 
     def topics_there(self) -> Container[str] | None:
         try:
-            return list(self.consumer.list_topics(timeout=0.5).topics)
+            return list(self.consumer.list_topics(timeout=ANSWER_S).topics)
         except KafkaException:
             return None
 
@@ -84,8 +83,10 @@ class GroupClient:
             "a new one",
             self._group,
         )
+        # Quix's object and the client in it hold one another, and may be frozen (gc.freeze): no
+        # collection would end the old client, and it would go on heartbeating.
+        self.consumer._inner_consumer = None
         self.consumer = self._made()
-        gc.collect()  # the old one's callbacks hold it in a cycle, and it would go on heartbeating
         self._lost.found()
         self.answered()
         self.subscribe(**self._callbacks)

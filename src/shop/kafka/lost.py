@@ -3,7 +3,7 @@
 from shop.kafka.connection import Connection
 from shop.kafka.errors import KafkaError
 
-ANSWER_S = 1.0
+ANSWER_S = 1.0  # for either; an idle fetch holds up a question on its connection for half of it
 TIMES = 3  # that others were reached and the client was not
 
 

@@ -239,7 +239,7 @@ class KafkaTemplate:
 
     def _reaches_brokers(self) -> bool:
         try:
-            self._producer._producer.list_topics(timeout=0.5)  # Quix has no other way to it
+            self._producer._producer.list_topics(timeout=ANSWER_S)  # Quix has no other way to it
         except KafkaException:
             return False
         return True
