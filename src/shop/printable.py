@@ -6,7 +6,7 @@ import re
 SHOWN = 500  # characters of a value
 _WINDOW = 2000  # bytes that are looked at for them
 
-_SEPARATORS = r' "<>,;:()\[\]'  # what no address has before its @, unless quoted
+_SEPARATORS = r'\s"<>,;:()\[\]'  # what no address has before its @, unless quoted
 _WORD = re.compile(f"[^{_SEPARATORS}]*")
 
 
@@ -32,14 +32,15 @@ def shortened(data: bytes | None) -> str:
     text = _text(data[:_WINDOW])
     if len(data) > _WINDOW:
         text = text[: len(text) - _last_word(text)]  # maybe an address, cut before its @
-    text = _masked(text)
+    text = masked(text)
     if len(text) > SHOWN or len(data) > _WINDOW:
         text = f"{text[:SHOWN]}… ({len(data):,} bytes)"
     return printable(text)
 
 
-def _masked(text: str) -> str:
-    """Also where the @ is written as in a URL or as JSON may."""
+def masked(text: str) -> str:
+    """With one character left of each address before its @, also where that is written as in a URL
+    or as JSON may."""
     *parts, last = text.replace("%40", "@").replace("\\u0040", "@").split("@")
     return "@".join([*map(_hidden, parts), last])
 
