@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,9 @@ from sqlalchemy.engine import make_url
 
 from shop.broker import free_port
 from shop.databases import Databases
+from shop.db import loop_reader
 from shop.db.database import Database
+from shop.db.loop_reader import LoopReader
 from shop.db.schema import SchemaError
 from shop.db.store import DatabaseStore
 from shop.kafka.connection import Connection
@@ -171,3 +173,49 @@ def test_two_processes_that_take_the_same_order_at_once_take_it_once(
     assert first.result() == second.result()
     assert rows(databases.of("orders"), "SELECT count(*) FROM orders") == [(100,)]
     assert rows(databases.of("orders"), "SELECT count(*) FROM outbox") == [(100,)]
+
+
+def test_who_waits_hears_of_a_commit_and_lets_go_of_the_server_afterwards(
+    databases: Databases, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_reader, "IDLE_S", 0.1)
+    monkeypatch.setattr(loop_reader, "SWEEP_S", 3600.0)
+    orders = databases.of("orders")
+    other = Databases(Settings())
+
+    async def until(true: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(30):
+            while not await true():
+                await asyncio.sleep(0.002)
+
+    async def is_quiet() -> bool:
+        return not await reader.changed()
+
+    async def nobody_listens() -> bool:
+        return not await asyncio.to_thread(_listening, orders)
+
+    async def wait() -> None:
+        assert await reader.changed(), "it cannot know what was before"
+        await until(is_quiet)
+        assert await asyncio.to_thread(_listening, orders) == 1
+        with other.of("orders").write():
+            pass
+        await until(reader.changed)
+        await until(nobody_listens)
+        assert await reader.changed(), "it was away"
+
+    reader = LoopReader(orders)
+    try:
+        asyncio.run(wait())
+    finally:
+        reader.close()
+        other.close()
+
+
+def _listening(database: Database) -> int:
+    """How many connections listen for commits."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+    return int(rows(database, query)[0][0])

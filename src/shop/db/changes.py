@@ -19,6 +19,11 @@ class DataVersion:
         self._connection: Any = None
         self._last: object = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether `changed` need not connect first, which takes milliseconds."""
+        return self._connection is not None
+
     def changed(self) -> bool:
         try:
             if self._database.path is None:

@@ -2,15 +2,19 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import text
 
+from shop.db.changes import DataVersion
 from shop.db.database import Database
 from shop.kafka.errors import StoreUnavailable
 
 BUSY_S = 0.5  # the loop is held that long at most; readers of a WAL hardly ever wait
+SWEEP_S = 1.0
+IDLE_S = 10.0
 
 
 class LoopReader:
@@ -26,11 +30,8 @@ class LoopReader:
         self._path = database.path
         self._connection: sqlite3.Connection | None = None
         self._version: object = None
-
-    @property
-    def knows_changes(self) -> bool:
-        """Whether `changed` tells, for microseconds, that there is nothing new to read."""
-        return self._path is not None
+        self._notices = DataVersion(database)  # for PostgreSQL
+        self._asked_at = self._looked_at = 0.0
 
     async def by_key(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a query that an index answers at once."""
@@ -42,10 +43,11 @@ class LoopReader:
         """The rows of a query that may take a while."""
         return await asyncio.to_thread(self._in_thread, query, values)
 
-    def changed(self) -> bool:
-        """Whether anybody has committed since this was last asked; on PostgreSQL always yes."""
+    async def changed(self) -> bool:
+        """Whether anybody has committed since this was last asked, for some microseconds. On
+        PostgreSQL it is also yes every SWEEP_S, since a notice can be missed."""
         if self._path is None:
-            return True
+            return await self._notified()
         ((version,),) = self._on_loop("PRAGMA data_version", {})
         before, self._version = self._version, version
         return bool(version != before)
@@ -54,6 +56,27 @@ class LoopReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._notices.close()
+
+    async def _notified(self) -> bool:
+        self._asked_at = time.monotonic()
+        if self._notices.connected:
+            changed = self._notices.changed()
+        else:
+            changed = await asyncio.to_thread(self._notices.changed)
+            self._rest_when_idle()
+        if changed or self._asked_at - self._looked_at > SWEEP_S:
+            self._looked_at = self._asked_at
+            return True
+        return False
+
+    def _rest_when_idle(self) -> None:
+        """Give the connection back when nobody asks any more: the server would keep all notices
+        for it, and at last have no room for more."""
+        if time.monotonic() - self._asked_at < IDLE_S:
+            asyncio.get_running_loop().call_later(IDLE_S, self._rest_when_idle)
+        else:
+            self._notices.close()
 
     def _on_loop(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:
         try:

@@ -13,8 +13,7 @@ View_co = TypeVar("View_co", covariant=True)
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.002  # of SQLite's data_version, two microseconds
-POLL_SERVER_S = 0.05  # of a database server, a query
+POLL_S = 0.002
 RETRY_S = 0.5
 CHUNK = 500  # ids in one query
 
@@ -22,12 +21,8 @@ CHUNK = 500  # ids in one query
 class Reader(Protocol[View_co]):
     """What is waited for: things that finish, by their ids. Methods raise StoreUnavailable."""
 
-    @property
-    def knows_changes(self) -> bool:
-        """Whether `changed` tells, for microseconds, that there is nothing new to read."""
-
-    def changed(self) -> bool:
-        """Whether anybody has committed since this was last asked."""
+    async def changed(self) -> bool:
+        """Whether anybody may have committed since this was last asked; for some microseconds."""
 
     async def finished(self, ids: Sequence[str], /) -> Mapping[str, View_co]:
         """Those of these that are finished, by their ids."""
@@ -38,7 +33,6 @@ class LongPoll(Generic[View]):
 
     def __init__(self, reader: Reader[View]) -> None:
         self._reader = reader
-        self._every = POLL_S if reader.knows_changes else POLL_SERVER_S
         self._waiting: dict[str, set[asyncio.Future[View | None]]] = {}
         self._new: list[str] = []
         self._poller: asyncio.Task[None] | None = None
@@ -76,7 +70,7 @@ class LongPoll(Generic[View]):
 
     async def _poll(self) -> None:
         while self._waiting:
-            pause = self._every
+            pause = POLL_S
             try:
                 await self._look()
             except StoreUnavailable as error:
@@ -88,7 +82,7 @@ class LongPoll(Generic[View]):
     async def _look(self) -> None:
         """One query when something was committed; those who came since are looked for anyway."""
         new, self._new = self._new, []
-        ids = iter(list(self._waiting) if self._reader.changed() else new)
+        ids = iter(list(self._waiting) if await self._reader.changed() else new)
         while chunk := list(islice(ids, CHUNK)):
             for id_, view in (await self._reader.finished(chunk)).items():
                 self._answer(id_, view)

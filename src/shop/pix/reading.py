@@ -49,7 +49,6 @@ class PixReader:
 
     def __init__(self, database: Database) -> None:
         self._reader = LoopReader(database)
-        self.knows_changes = self._reader.knows_changes
         self.changed = self._reader.changed
         self.close = self._reader.close
 
