@@ -14,6 +14,7 @@ from shop.deadletters.reading import waiting_by_group
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import StoreUnavailable
+from shop.kafka.groups import committed_offsets
 from shop.kafka.lag import Logs, logs_of
 from shop.kafka.metrics import OTHER, ListenerMetrics
 from shop.kafka.store import Partition
@@ -22,6 +23,8 @@ from shop.services import SERVICE_OF_GROUP
 from shop.watch import Watch
 
 log = logging.getLogger(__name__)
+
+Position = tuple[str, Partition, int]  # group, partition, the next offset that it reads
 
 
 def show_groups(
@@ -32,11 +35,37 @@ def show_groups(
     def stalled() -> Numbers:
         return [({"group": group}, 1 if why else 0) for group, why in watch.last_stalls.items()]
 
-    def positions() -> list[tuple[str, Partition, int]]:
+    def positions() -> list[Position]:
         return [(c.group, p, at) for c in containers for p, at in c.positions.items()]
 
+    logs = metrics.background(
+        "lag", lambda: logs_of(connection, [place[1:] for place in positions()])
+    )
+    _show_readiness(metrics, lambda: {group: not why for group, why in watch.troubles().items()})
+    metrics.gauge("shop.listener.stalled", "", "Whether the group does not get on", stalled)
+    _show_lag(metrics, lambda: (positions(), logs.last))
+
+
+def show_streams(
+    metrics: Metrics, group: str, connection: Connection, reading: Callable[[], bool]
+) -> None:
+    """Whether the streams' group has partitions, and how far what it committed is behind."""
+
+    def ask() -> tuple[list[Position], Logs]:
+        committed = committed_offsets(connection, [group])[group]
+        positions = [(group, partition, at) for partition, at in committed.items()]
+        return positions, logs_of(connection, committed.items())
+
+    found = metrics.background("lag", ask)
+    _show_readiness(metrics, lambda: {group: reading()})
+    _show_lag(metrics, lambda: found.last or ([], None))
+
+
+def _show_lag(metrics: Metrics, look: Callable[[], tuple[Sequence[Position], Logs | None]]) -> None:
+    """`look`: where groups are, and the logs that they read."""
+
     def lag() -> Numbers:
-        return _by_partition(metrics.listeners, positions(), logs.last, Logs.lag, sum)
+        return _by_partition(metrics.listeners, *look(), Logs.lag, sum)
 
     def oldest() -> Numbers:
         now = time.time()
@@ -44,18 +73,13 @@ def show_groups(
         def age(known: Logs, partition: Partition, position: int) -> float | None:
             return known.oldest(partition, position, now)
 
-        return _by_partition(metrics.listeners, positions(), logs.last, age, max)
+        return _by_partition(metrics.listeners, *look(), age, max)
 
-    logs = metrics.background(
-        "lag", lambda: logs_of(connection, [place[1:] for place in positions()])
-    )
-    show_readiness(metrics, lambda: {group: not why for group, why in watch.troubles().items()})
-    metrics.gauge("shop.listener.stalled", "", "Whether the group does not get on", stalled)
     metrics.gauge("shop.listener.lag", "{record}", "Offsets that are left to be read", lag)
     metrics.gauge("shop.listener.oldest", "s", "Age of the oldest unhandled record", oldest)
 
 
-def show_readiness(metrics: Metrics, ready: Callable[[], Mapping[str, bool]]) -> None:
+def _show_readiness(metrics: Metrics, ready: Callable[[], Mapping[str, bool]]) -> None:
     """Whether each group can handle records."""
 
     def look() -> Numbers:
@@ -113,7 +137,7 @@ def show_letters(metrics: Metrics, letters: Database) -> None:
 
 def _by_partition(
     metrics: ListenerMetrics,
-    positions: Sequence[tuple[str, Partition, int]],
+    positions: Sequence[Position],
     logs: Logs | None,
     number: Callable[[Logs, Partition, int], float | None],
     together: Callable[[Sequence[float]], float],

@@ -33,6 +33,7 @@ from shop.kafka.template import OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import CORRELATION_ID, EVENT_ID, TRACEPARENT, Headers
 from shop.settings import Kafka, Settings
+from shop.streams.application import GROUP
 from shop.streams.internal import InternalTopics
 from shop.streams.quix import TopicManager
 from shop.streams.records import LARGEST, LONGEST, received
@@ -45,6 +46,7 @@ from shop.topics import (
     PIX_SUM_BY_KEY,
     PIX_VERIFICATION,
 )
+from tests.scraping import scraped
 from tests.waiting import eventually
 
 PATIENCE_S = 60.0
@@ -60,10 +62,13 @@ class Place:
         self.broker.start()
         self.kafka = Connection(self.broker.bootstrap_servers)
         self.log = data / "stream.log"
+        health = free_port()
+        self.metrics = f"http://127.0.0.1:{health}/metrics"
         self._environment = os.environ | {
             "SHOP_DATA_DIR": str(data),
             "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "SHOP_STREAM__PIX_LIMIT": str(LIMIT),
+            "SHOP_HEALTH__PORT": str(health),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -319,6 +324,26 @@ def test_what_is_derived_is_exact_however_often_the_process_is_killed(place: Pla
     assert grown == traffic.minutes
     assert all(counts == list(range(1, len(counts) + 1)) for counts in steps.values())
     assert place.left_out() == traffic.left_out
+
+
+@pytest.mark.usefixtures("topics")
+def test_its_metrics_say_how_far_it_is_behind(place: Place) -> None:
+    def ages() -> dict[str, list[float]]:
+        """Of what is left to be read, by topic."""
+        found = defaultdict(list)
+        for name, labels, value in scraped(place.metrics).samples:
+            if name == "shop_listener_oldest_seconds" and labels["group"] == GROUP:
+                found[labels["topic"]].append(value)
+        return found
+
+    process = place.running()
+    Traffic(place.kafka, random.Random(2)).send(20)
+    eventually(
+        lambda: PIX.name in (now := ages()) and not any(now[PIX.name]), "the end", PATIENCE_S
+    )
+
+    assert set(ages()) >= {PIX.name, ORDER_APPROVED.name, ORDER_REJECTED.name}
+    assert process.poll() is None
 
 
 @pytest.mark.usefixtures("topics")

@@ -51,9 +51,9 @@ def stream(context: typer.Context, wait: Wait = 0.0) -> None:
 
             metrics = shop.metrics()
             if metrics is not None:
-                from shop.gauges import show_readiness
+                from shop.gauges import show_streams
 
-                show_readiness(metrics, lambda: {GROUP: reading.is_set()})
+                show_streams(metrics, GROUP, connection, reading.is_set)
             server = health_server(shop)
             try:
                 derive(connection, application, pix_limit=limit, ready=ready, stop=stop)
