@@ -2,6 +2,7 @@
 names, and a database of its own."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,12 @@ E = TypeVar("E")
 
 _shared = pytest.StashKey[EmbeddedKafka]()
 _shared_postgres = pytest.StashKey[PostgresServer]()
+
+
+def pytest_configure() -> None:
+    """A run in the background of a script ignores Ctrl-C, and what it starts would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,6 +200,15 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerError, match=r"cannot use .*file.*choose another directory"):
         EmbeddedKafka(tmp_path / "file" / "kafka", port=free_port()).start()
+
+
+def test_where_it_is_not_installed_an_error_says_what_else_can_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jgo.config", None)  # what an import finds then
+    kafka = EmbeddedKafka(tmp_path / "kafka", port=free_port(), cache=tmp_path / "cache")
+    with pytest.raises(BrokerError, match=r"jgo.* not installed.*SHOP_KAFKA__BOOTSTRAP_SERVERS"):
+        kafka.start()
 
 
 def test_a_format_that_did_not_finish_is_cleared_away(node: Node) -> None:

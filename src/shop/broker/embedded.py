@@ -270,3 +270,8 @@ def _told_by_broker_error(directory: Path) -> Iterator[None]:
             f"cannot use {error.filename or directory} ({error.strerror or error}):"
             " make it writable, free some space, or choose another directory"
         ) from error
+    except ModuleNotFoundError as error:  # the image is without them
+        raise BrokerError(
+            f"{error.name} is not installed here, so no Kafka can be started; name brokers that run"
+            " by SHOP_KAFKA__BOOTSTRAP_SERVERS"
+        ) from error

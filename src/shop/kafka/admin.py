@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError as Code
-from confluent_kafka import TopicCollection, TopicPartition
+from confluent_kafka import TopicCollection
 from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic
 
 from shop.kafka.answers import answered, code_of
 from shop.kafka.connection import Connection
 from shop.kafka.errors import BrokerUnreachable, KafkaError, TopicMissing
+from shop.kafka.offsets import Bounds, log_bounds
+from shop.kafka.store import Partition
 from shop.kafka.topic import Topic
 
 HEARD_S = 0.05  # between two looks
@@ -148,32 +150,31 @@ def largest_record(connection: Connection, topic: str, timeout: float = 8.0) -> 
 def describe_topics(
     connection: Connection, names: Sequence[str] = (), timeout: float = 8.0
 ) -> list[TopicState]:
-    """The topics of those names, or all but Kafka's own; raises TopicMissing."""
+    """The topics of those names, or all but Kafka's own. Raises TopicMissing, or KafkaError when
+    not all leaders answer."""
     if names:
         require_topics(connection, names, timeout)
     metadata = connection.metadata(timeout)
     chosen = sorted(names) if names else sorted(n for n in metadata.topics if n[:2] != "__")
-    consumer = connection.reader()
-    try:
-        return [
-            TopicState(
-                name,
-                [
-                    _partition(consumer, name, partition, timeout)
-                    for _, partition in sorted(metadata.topics[name].partitions.items())
-                ],
-            )
-            for name in chosen
-        ]
-    finally:
-        consumer.close()  # type: ignore[no-untyped-call]
-
-
-def _partition(consumer: Any, topic: str, partition: Any, timeout: float) -> PartitionState:
-    leader = None if partition.leader < 0 else partition.leader
-    low = high = 0
-    if leader is not None:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(topic, partition.id), timeout=timeout
+    led = [
+        Partition(name, number)
+        for name in chosen
+        for number, partition in metadata.topics[name].partitions.items()
+        if partition.leader >= 0
+    ]
+    bounds = log_bounds(connection, led, timeout)
+    return [
+        TopicState(
+            name,
+            [
+                _partition(partition, bounds.get(Partition(name, number), Bounds(0, 0)))
+                for number, partition in sorted(metadata.topics[name].partitions.items())
+            ],
         )
-    return PartitionState(partition.id, leader, partition.replicas, partition.isrs, low, high)
+        for name in chosen
+    ]
+
+
+def _partition(found: Any, bounds: Bounds) -> PartitionState:
+    leader = None if found.leader < 0 else found.leader
+    return PartitionState(found.id, leader, found.replicas, found.isrs, *bounds)
