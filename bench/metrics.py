@@ -37,8 +37,9 @@ def cpu_of(
     store: DatabaseStore,
     effect: Callable[[Order, Work], None],
     metrics: Metrics | None,
+    finish: Callable[[], object] = lambda: None,
 ) -> float:
-    """Microseconds per record, from the first to the last."""
+    """Microseconds per record, from the first to the last, and of `finish` after that."""
     group = f"bench-{uuid4()}"
     done = threading.Event()
     started: list[Stopwatch] = []
@@ -66,6 +67,7 @@ def cpu_of(
     )
     container.start()
     done.wait()
+    finish()
     cpu = started[0].cpu
     container.stop()
     return cpu / RECORDS * 1e6
@@ -79,8 +81,10 @@ def decision(order: Order, work: Work) -> None:
     work.send(ORDER_APPROVED, order.email, order)
 
 
+EFFECTS = {"decodes and acknowledges": nothing, "sends an event": decision}
+
+
 def main() -> None:
-    effects = {"decodes and acknowledges": nothing, "sends an event": decision}
     with kafka() as connection, tempfile.TemporaryDirectory() as folder:
         topic = new_topic(connection, "bench-metrics")
         fill(connection, topic, RECORDS)
@@ -89,14 +93,14 @@ def main() -> None:
         store, metrics = DatabaseStore(database), Metrics("bench")
         cpu: dict[tuple[str, bool], list[float]] = {}
         for number in range(ROUNDS):
-            for name, effect in effects.items():
+            for name, effect in EFFECTS.items():
                 for measured in (True, False) if number % 2 else (False, True):
                     database.metrics = metrics.databases if measured else None
                     took = cpu_of(connection, topic, store, effect, metrics if measured else None)
                     cpu.setdefault((name, measured), []).append(took)
         database.close()
-    off = {name: statistics.median(cpu[name, False]) for name in effects}
-    on = {name: statistics.median(cpu[name, True]) for name in effects}
+    off = {name: statistics.median(cpu[name, False]) for name in EFFECTS}
+    on = {name: statistics.median(cpu[name, True]) for name in EFFECTS}
     ratios = {
         name: round(
             statistics.median(
@@ -105,7 +109,7 @@ def main() -> None:
             ),
             3,
         )
-        for name in effects
+        for name in EFFECTS
     }
     show(
         "metrics",
@@ -114,7 +118,7 @@ def main() -> None:
                 f"listener that {name}",
                 f"{off[name]:5.1f} us CPU without, {on[name]:5.1f} with  ratio {ratios[name]:.3f}",
             )
-            for name in effects
+            for name in EFFECTS
         ],
         records=RECORDS,
         ratio_least=ratios["decodes and acknowledges"],

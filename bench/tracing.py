@@ -2,12 +2,14 @@
 metrics, by turns in one run.
 
 CPU counts, of the process that is looked at, its exporter included; spans go by OTLP to a process
-that throws them away. The listener sends an event for each record, as the fraud service does. Off
-is what a shop does without OTEL_EXPORTER_OTLP_ENDPOINT; it stands twice in each round, so that the
-difference between the two shows what this machine cannot tell apart.
+that throws them away. The listener once only decodes and acknowledges, and once sends an event for
+each record, as the fraud service does. Off is what a shop does without OTEL_EXPORTER_OTLP_ENDPOINT;
+it stands twice in each round, so that the difference between the two shows what this machine cannot
+tell apart.
 """
 
 import argparse
+import gc
 import os
 import signal
 import statistics
@@ -16,11 +18,14 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
+
+from opentelemetry import trace
 
 from bench.harness import fill, kafka, new_topic, show
 from bench.http import measure as load
-from bench.metrics import RECORDS, cpu_of, decision
+from bench.metrics import EFFECTS, RECORDS, cpu_of
 from shop import telemetry
 from shop.db.database import Database
 from shop.db.schema import upgrade
@@ -45,6 +50,8 @@ SECONDS = 4.0
 
 
 class Sink(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # a collector keeps connections
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
@@ -66,15 +73,20 @@ def _metrics(mode: str) -> Metrics | None:
     return Metrics("bench") if mode == METRICS else None
 
 
-def run_listener(mode: str, broker: str, topic_name: str) -> None:
-    """Prints the microseconds of CPU per record, from the first to the last."""
+def run_listener(mode: str, effect: str, broker: str, topic_name: str) -> None:
+    """Prints the microseconds of CPU per record, from the first until all spans are sent."""
     metrics = _metrics(mode)
+    provider = trace.get_tracer_provider()
+    sent = getattr(provider, "force_flush", lambda: None)
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{Path(folder) / 'fraud.db'}")
         upgrade(database, "shop.fraud")
         database.metrics = metrics.databases if metrics else None
         topic = Topic(topic_name, NEW_ORDER.codec, key=NEW_ORDER.key)
-        took = cpu_of(Connection(broker), topic, DatabaseStore(database), decision, metrics)
+        gc.collect()
+        gc.freeze()  # as a process of the shop does
+        store = DatabaseStore(database)
+        took = cpu_of(Connection(broker), topic, store, EFFECTS[effect], metrics, finish=sent)
         database.close()
     print(took, flush=True)
     telemetry.flush()
@@ -120,8 +132,9 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def listener(sink: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {mode: [] for mode in MODES}
+def listeners(sink: int) -> dict[str, dict[str, list[float]]]:
+    """By what the listener does."""
+    found = {effect: {mode: list[float]() for mode in MODES} for effect in EFFECTS}
     with kafka() as connection:
         shares = (None, 0.1, 1.0)
         topics = {share: new_topic(connection, "bench-tracing") for share in shares}
@@ -129,11 +142,11 @@ def listener(sink: int) -> dict[str, list[float]]:
             fill(connection, topic, RECORDS, traced=share)
         share_of = {TENTH: 0.1, ALL: 1.0}
         for number in range(ROUNDS):
-            for mode in (*MODES[number:], *MODES[:number]):
+            for effect, mode in product(EFFECTS, (*MODES[number:], *MODES[:number])):
                 topic = topics[share_of.get(mode)]
-                args = (connection.bootstrap_servers, topic.name)
+                args = (effect, connection.bootstrap_servers, topic.name)
                 told, _ = _process(sink, "listener", mode, *args).communicate()
-                found[mode].append(float(told.split()[-1]))
+                found[effect][mode].append(float(told.split()[-1]))
     return found
 
 
@@ -183,7 +196,8 @@ def main() -> None:
         assert sink.stdout is not None
         port = int(sink.stdout.readline())
         try:
-            _show("tracing of a listener", "record", listener(port))
+            for effect, found in listeners(port).items():
+                _show(f"tracing of a listener that {effect}", "record", found)
             _show("tracing of POST /orders", "request", requests(port))
         finally:
             sink.send_signal(signal.SIGKILL)

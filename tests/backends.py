@@ -26,6 +26,10 @@ class Backend:
     def __init__(self, postgres: PostgresDatabase | None) -> None:
         self.postgres = postgres
 
+    def times(self, count: int) -> int:
+        """How often the same is done: on PostgreSQL, the second time that it is, half as often."""
+        return count if self.postgres is None else max(1, count // 2)
+
     def open(self, service: str, folder: Path) -> Database:
         """The database of a service, at its newest schema; to be closed."""
         return Databases(Settings(data_dir=folder)).of(service)

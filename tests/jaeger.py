@@ -80,7 +80,7 @@ def jaeger(directory: Path) -> Iterator["Jaeger"]:
                 eventually(found.answers, "Jaeger")
                 yield found
         finally:
-            process.terminate()
+            process.kill()  # asked to end it takes seconds, and has nothing to keep
             process.wait()
 
 

@@ -11,6 +11,7 @@ from confluent_kafka.admin import ConfigResource, ResourceType
 
 from shop.kafka.errors import BrokerUnreachable
 from shop.topics import NEW_ORDER
+from tests.backends import Backend
 from tests.commands import run
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.waiting import eventually
@@ -20,7 +21,7 @@ OUTAGE_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+def shop(shared_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     """Two processes that listen, three brokers. A test leaves all of them running."""
     with faulty(tmp_path_factory.mktemp("cluster"), nodes=3) as cluster:
         cluster.listen()
@@ -112,9 +113,9 @@ def test_every_topic_has_three_copies_of_which_two_must_be_in_sync(shop: Faulty)
         assert config.result(10)["min.insync.replicas"].value == "2", resource
 
 
-def test_a_leader_killed_five_times_costs_no_order(shop: Faulty) -> None:
+def test_a_leader_killed_five_times_costs_no_order(shop: Faulty, shared_backend: Backend) -> None:
     with orders_without_pause(shop):
-        for _ in range(5):
+        for _ in range(shared_backend.times(5)):
             killed = eventually(lambda: leader(shop), "a leader", PATIENCE_S)
             shop.broker.kill(killed)
             eventually(lambda k=killed: leader(shop) not in (None, k), "another one", PATIENCE_S)

@@ -2,25 +2,24 @@
 
 import os
 import signal
-import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
 from shop.topics import DEADLETTER
-from tests.backends import URL, Backend
+from tests.backends import URL, Backend, stranger
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
 from tests.postgres import PostgresDatabase, PostgresServer
 from tests.reading import read_all
 from tests.waiting import eventually
 
-MINUTE_S = 60.0
-LOCKED_S = 15.0
+MINUTE_S = 60
+LOCKED_S = 15
 
 
 def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_ever(
-    tmp_path: Path,
+    backend: Backend, tmp_path: Path
 ) -> None:
     with faulty(tmp_path) as shop:
         listeners = shop.listen()
@@ -30,15 +29,12 @@ def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_e
         pid = shop.broker.status().nodes[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)  # it keeps its connections and answers nothing
-        post_for(shop, MINUTE_S)
+        post_for(shop, backend.times(MINUTE_S))
         os.kill(pid, signal.SIGCONT)
         shop.settle()
 
-        stranger = sqlite3.connect(tmp_path / "fraud.db", isolation_level=None)
-        stranger.execute("BEGIN IMMEDIATE")
-        post_for(shop, LOCKED_S)
-        stranger.execute("ROLLBACK")
-        stranger.close()
+        with stranger(shop.databases.of("fraud")):
+            post_for(shop, LOCKED_S)
         shop.settle()
         shop.audit()
         assert listeners.poll() is None
@@ -46,14 +42,15 @@ def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_e
 
 
 def test_a_rebalance_storm_loses_and_doubles_nothing(backend: Backend, tmp_path: Path) -> None:
-    """A member joins or leaves, by its own will or by SIGKILL, every two seconds for a minute."""
+    """A member joins or leaves, by its own will or by SIGKILL, every two seconds for a minute; on
+    PostgreSQL for half of one."""
     with faulty(tmp_path) as shop:
         stays = shop.listen_and_join()
         enough = threading.Event()
         posting = threading.Thread(target=post_until, args=(shop, enough))
         posting.start()
         others = []
-        for _ in range(30):
+        for _ in range(backend.times(30)):
             if len(others) < 2 and (not others or shop.moments.random() < 0.5):
                 others.append(shop.listen())
             else:
@@ -66,7 +63,7 @@ def test_a_rebalance_storm_loses_and_doubles_nothing(backend: Backend, tmp_path:
         enough.set()
         posting.join()
         assert stays.poll() is None
-        assert len(shop.accepted) > 500
+        assert len(shop.accepted) > backend.times(500)
         shop.settle()
         shop.audit()
 

@@ -18,10 +18,11 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from shop.broker import free_port
-from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.template import KafkaTemplate, OutboundRecord
-from shop.topics import ALL, DEADLETTER, NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
+from shop.topics import DEADLETTER, NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
+from tests.backends import Backend
+from tests.commands import ShopPlace
 from tests.jaeger import Jaeger, Span, drawn, jaeger, roots
 from tests.reading import read_all
 from tests.waiting import eventually
@@ -127,9 +128,11 @@ class Traced:
 
 
 @pytest.fixture(scope="module")
-def shop(kafka: Connection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+def shop(shared_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """On a broker of its own: other tests run the shop's groups too."""
     directory = tmp_path_factory.mktemp("traced")
-    create_topics(kafka, ALL)
+    place = ShopPlace(directory)
+    kafka = place.kafka
     mail = MailServer()
     smtp = Controller(mail, hostname="127.0.0.1", port=free_port())
     smtp.start()
@@ -151,6 +154,7 @@ def shop(kafka: Connection, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         eventually(lambda: up(api), "the API")
         yield shop
     smtp.stop()
+    place.close()
 
 
 def up(api: httpx.Client) -> bool:
@@ -160,7 +164,9 @@ def up(api: httpx.Client) -> bool:
         return False
 
 
-def test_an_order_is_one_trace_of_exactly_these_spans(shop: Traced) -> None:
+def test_an_order_is_one_trace_of_exactly_these_spans(
+    shop: Traced, shared_backend: Backend
+) -> None:
     answer = shop.order("ana@example.com")
     trace_id = shop.trace_of(answer)
     spans = shop.tree(trace_id, ORDER)
@@ -171,7 +177,8 @@ def test_an_order_is_one_trace_of_exactly_these_spans(shop: Traced) -> None:
     assert request.tags["http.route"] == "/orders"
     assert request.tags["http.response.status_code"] == 202
     assert request.tags["shop.correlation_id"] == correlation_id
-    assert by_title["transaction orders"].tags["db.system.name"] == "sqlite"
+    system = "postgresql" if shared_backend.postgres else "sqlite"
+    assert by_title["transaction orders"].tags["db.system.name"] == system
     assert by_title["deliver mail"].tags["server.address"] == "127.0.0.1"
     for span in spans:
         if "messaging.system" in span.tags:
@@ -284,14 +291,12 @@ def waiting(shop: Traced) -> Any:
     return shop.api.get("/deadletters", params={"state": "waiting"}).json()["letters"]
 
 
-def test_what_comes_again_after_a_crash_is_in_the_same_trace_as_a_duplicate(
-    shop: Traced, kafka: Connection
-) -> None:
+def test_what_comes_again_after_a_crash_is_in_the_same_trace_as_a_duplicate(shop: Traced) -> None:
     """A relay that dies between publishing and deleting publishes the same record again."""
     trace_id = shop.trace_of(shop.order("caio@example.com"))
     shop.tree(trace_id, ORDER)
-    record = next(r for r in read_all(kafka, NEW_ORDER) if r.key() == b"caio@example.com")
-    with KafkaTemplate(kafka) as template:
+    record = next(r for r in read_all(shop.kafka, NEW_ORDER) if r.key() == b"caio@example.com")
+    with KafkaTemplate(shop.kafka) as template:
         template.send_record(
             OutboundRecord(NEW, record.key(), record.value(), record.headers() or [])
         )

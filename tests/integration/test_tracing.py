@@ -17,11 +17,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from shop.broker import free_port
 from shop.containers import Shop
 from shop.email.maildir import mails
-from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.runtime import run_api, run_listeners
 from shop.settings import Http, Kafka, Settings
-from shop.topics import ALL, NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
+from shop.topics import NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
+from tests.backends import Backend
+from tests.commands import ShopPlace
 from tests.waiting import eventually
 
 # Of an order that is mailed: request, transaction, three sends, ten listeners, delivery.
@@ -35,6 +36,14 @@ def spans() -> InMemorySpanExporter:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return exporter
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """A broker of its own: other tests run the shop's groups too."""
+    place = ShopPlace(tmp_path_factory.mktemp("tracing"))
+    yield place.kafka
+    place.close()
 
 
 @contextmanager
@@ -59,9 +68,10 @@ def in_thread(run: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 @pytest.fixture
-def api(kafka: Connection, tmp_path: Path, spans: InMemorySpanExporter) -> Iterator[httpx.Client]:
+def api(
+    kafka: Connection, backend: Backend, tmp_path: Path, spans: InMemorySpanExporter
+) -> Iterator[httpx.Client]:
     """The API and all listeners, each with a container of its own, as two processes have."""
-    create_topics(kafka, ALL)
     settings = Settings(
         data_dir=tmp_path,
         http=Http(port=free_port()),

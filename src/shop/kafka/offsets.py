@@ -1,15 +1,21 @@
 """What a log holds, asked of the brokers for many partitions in one call."""
 
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import OffsetSpec
 
-from shop.kafka.answers import answered
+from shop.kafka.answers import answered, code_of
 from shop.kafka.connection import Connection
 from shop.kafka.errors import KafkaError
 from shop.kafka.store import Partition
+
+AGAIN_S = 0.05
+_WHAT = "offsets cannot be read"
+_MOVED = (Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE)
 
 
 class Bounds(NamedTuple):
@@ -51,25 +57,33 @@ def _offsets(
     isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> list[dict[Partition, int]]:
     admin = connection.admin()
-    what = "offsets cannot be read"
-    answers = []
     try:
         admin.list_topics(timeout=timeout)  # without its leaders known, a client may take seconds
-        for spec in specs:
-            asked = {TopicPartition(*partition): spec for partition in partitions}
-            futures = (
-                admin.list_offsets(asked, isolation_level=isolation, request_timeout=timeout)
-                if asked
-                else {}
-            )
-            answers.append(
-                {
-                    Partition(target.topic, target.partition): int(
-                        answered(future, timeout, what).offset
-                    )
-                    for target, future in futures.items()
-                }
-            )
+        return [_offsets_of(admin, partitions, spec, timeout, isolation) for spec in specs]
     except KafkaException as error:
-        raise KafkaError(f"{what}: {error.args[0].str()}") from None
-    return answers
+        raise KafkaError(f"{_WHAT}: {error.args[0].str()}") from None
+
+
+def _offsets_of(
+    admin: Any, partitions: Collection[Partition], spec: Any, timeout: float, isolation: Any
+) -> dict[Partition, int]:
+    """Partitions whose leader has just moved, or is new, are asked again."""
+    found: dict[Partition, int] = {}
+    left = set(partitions)
+    deadline = time.monotonic() + timeout
+    while left:
+        asked = {TopicPartition(*partition): spec for partition in left}
+        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=timeout)
+        for target, future in futures.items():
+            try:
+                offset = answered(future, timeout, _WHAT).offset
+            except KafkaError as error:
+                if code_of(error) not in _MOVED or time.monotonic() > deadline:
+                    raise
+            else:
+                found[Partition(target.topic, target.partition)] = int(offset)
+        left -= found.keys()
+        if left:
+            time.sleep(AGAIN_S)
+            admin.list_topics(timeout=timeout)
+    return found
