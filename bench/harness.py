@@ -79,10 +79,10 @@ def fill(
 
 @contextmanager
 def listening(
-    connection: Connection, group: str, folder: Path, level: str = "WARNING"
+    connection: Connection, group: str, folder: Path, level: str = "WARNING", **variables: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The real process, `shop listen --group GROUP`, its log a file. After the block it is stopped
-    and Kafka forgets the group."""
+    """The real process, `shop listen --group GROUP`, its log a file, `variables` in its
+    environment. After the block it is stopped and Kafka forgets the group."""
     with (folder / "process.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "shop.cli", "listen", "--group", group],
@@ -91,7 +91,8 @@ def listening(
                 "SHOP_DATA_DIR": str(folder),
                 "SHOP_KAFKA__BOOTSTRAP_SERVERS": connection.bootstrap_servers,
                 "SHOP_LOG__LEVEL": level,
-            },
+            }
+            | variables,
             stderr=log,
         )
     try:

@@ -37,6 +37,7 @@ def cpu_of(
     store: DatabaseStore,
     effect: Callable[[Order, Work], None],
     metrics: Metrics | None,
+    records: int = RECORDS,
     finish: Callable[[], object] = lambda: None,
 ) -> float:
     """Microseconds per record, from the first to the last, and of `finish` after that."""
@@ -53,7 +54,7 @@ def cpu_of(
         seen += 1
         effect(order, work)
         ack.acknowledge()
-        if seen == RECORDS:
+        if seen == records:
             done.set()
 
     registry = ListenerRegistry()
@@ -70,7 +71,7 @@ def cpu_of(
     finish()
     cpu = started[0].cpu
     container.stop()
-    return cpu / RECORDS * 1e6
+    return cpu / records * 1e6
 
 
 def nothing(_order: Order, _work: Work) -> None:

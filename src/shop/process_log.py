@@ -54,6 +54,8 @@ def configure(settings: Log, role: str, out: TextIO) -> None:
     root.setLevel(settings.level)
     for noisy in ("uvicorn.access", "asyncio", "alembic", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # One line each time that a collector goes or is back is our own.
+    logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
     # What it says of failed commits concerns Kafka's copy of positions that the database has.
     logging.getLogger("quixstreams").setLevel(logging.CRITICAL)
     structlog.configure(

@@ -17,8 +17,6 @@ from shop.settings import Settings
 if TYPE_CHECKING:
     from shop.metrics import Metrics
 
-QUEUED = 32_768  # ended spans that may wait to be sent, about 1 kB each
-
 
 def configure(settings: Settings, role: str, out: TextIO | None = None) -> None:
     """Set up logging and tracing for this process; `role` names it in both. Call once."""
@@ -40,21 +38,19 @@ def tracing_asked_for() -> bool:
 
 def _start_tracing(role: str) -> None:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    from shop.tracing.otlp import JsonSpanExporter
+    from shop.tracing.export import SpanQueue
+    from shop.tracing.otlp import SpanExporter
     from shop.tracing.spans import Provider
 
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-    if not protocol.startswith("http/"):
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    if protocol != "http/protobuf":
         logging.getLogger(__name__).warning(
-            "OTEL_EXPORTER_OTLP_PROTOCOL=%s is not supported; using http/json", protocol
+            "OTEL_EXPORTER_OTLP_PROTOCOL=%s is not supported; using http/protobuf", protocol
         )
     name = os.environ.get("OTEL_SERVICE_NAME", f"shop-{role}")
     provider = Provider(resource=Resource.create({"service.name": name}))
-    # What a poll of some hundred records leaves comes all at once; a full queue drops.
-    queue = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", QUEUED))
-    provider.add_span_processor(BatchSpanProcessor(JsonSpanExporter(), max_queue_size=queue))
+    provider.add_span_processor(SpanQueue(SpanExporter()))
     trace.set_tracer_provider(provider)
 
 

@@ -1,6 +1,5 @@
 """Spans leave the process by OTLP when the standard variables ask for it, and only then."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from shop.broker import free_port
@@ -35,7 +33,7 @@ class _Receive(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert isinstance(self.server, Collector)
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        request = ParseDict(json.loads(body), ExportTraceServiceRequest())
+        request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
             attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
             for scope in resource.scope_spans:

@@ -9,9 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shop.broker import free_port
@@ -23,6 +21,7 @@ from shop.settings import Http, Kafka, Settings
 from shop.topics import NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
 from tests.backends import Backend
 from tests.commands import ShopPlace
+from tests.spans import kept_spans
 from tests.waiting import eventually
 
 # Of an order that is mailed: request, transaction, three sends, ten listeners, delivery.
@@ -30,12 +29,9 @@ SPANS = 16
 
 
 @pytest.fixture(scope="module")
-def spans() -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return exporter
+def spans() -> Iterator[InMemorySpanExporter]:
+    with kept_spans() as exporter:
+        yield exporter
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from shop.kafka.errors import Fenced, KafkaError, StoreUnavailable, WireError
 from shop.kafka.ids import derived_id
 from shop.kafka.listener import Endpoint, every_record
 from shop.kafka.store import Partition
-from shop.kafka.tracing import sampled
+from shop.kafka.tracing import recorded
 from shop.kafka.wire import Message, received_ids, redriven_to
 
 _UNTRACED: AbstractContextManager[None] = nullcontext()
@@ -134,7 +134,7 @@ class Dispatcher:
     def _call(self, endpoint: Endpoint, message: Message[Any], work: Any) -> None:
         current_message.set(message)
         ack = Acknowledgment()
-        traced = sampled(message.traceparent)
+        traced = recorded(message.traceparent)
         with spans.process(message, self.group) if traced else _UNTRACED:
             if not endpoint(message, work, ack):
                 raise NotAcknowledged(ack.delay)

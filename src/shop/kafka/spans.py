@@ -6,16 +6,15 @@ own: linked with each record's send span, and from each process span.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.context import Context
 
 from shop.kafka.store import Partition
-from shop.kafka.tracing import below, failed, sampled, sender_of, traceparent_of, tracer
+from shop.kafka.tracing import below, failed, recorded, sender_of, traceparent_of, tracer
 from shop.kafka.wire import Message
 
 OUTCOME = "listener.outcome"  # of a process span: handled, duplicate, failed or rolled back
@@ -48,6 +47,7 @@ class Batch:
         self._topics = topics
         self._atomic = atomic
         self._poll: trace.Span | None = None
+        self._link: list[trace.Link] = []
         self._handled: list[tuple[trace.Span, int]] = []
 
     def __enter__(self) -> None:
@@ -84,10 +84,11 @@ class Batch:
             self._poll = tracer.start_span(
                 name, Context(), trace.SpanKind.CLIENT, attributes, start_time=self._polled[0]
             )
+            poll = self._poll.get_span_context()
+            self._link = [trace.Link(poll)] if poll.trace_flags.sampled else []
         if sender is not None:
             self._poll.add_link(sender)
-        context = self._poll.get_span_context()
-        return [trace.Link(context)] if context.trace_flags.sampled else []
+        return self._link
 
     def handled(self, span: trace.Span) -> None:
         self._handled.append((span, time.time_ns()))
@@ -105,29 +106,37 @@ class Batch:
 _batch: ContextVar[Batch | None] = ContextVar("kafka_batch", default=None)
 
 
-@contextmanager
-def process(message: Message[Any], group: str) -> Iterator[None]:
+class process:
     """The span `process TOPIC` around a listener's call; its parent is the span of the send. Within
     a batch it is ended by that, unless the call raises."""
-    span = _start_process(message, group)
-    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-        try:
-            yield
-        except Exception as error:
-            span.set_attribute(OUTCOME, "failed")
-            failed(span, error)
-            span.end()
-            raise
-    batch = _batch.get()
-    if batch is None:
-        span.end()
-    else:
-        batch.handled(span)
+
+    __slots__ = ("_group", "_message", "_span", "_token")
+
+    def __init__(self, message: Message[Any], group: str) -> None:
+        self._message = message
+        self._group = group
+
+    def __enter__(self) -> None:
+        self._span = _start_process(self._message, self._group)
+        self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        context.detach(self._token)
+        if error is None:
+            batch = _batch.get()
+            if batch is None:
+                self._span.end()
+            else:
+                batch.handled(self._span)
+        elif isinstance(error, Exception):
+            self._span.set_attribute(OUTCOME, "failed")
+            failed(self._span, error)
+            self._span.end()
 
 
 def duplicate(message: Message[Any], group: str) -> None:
     """A process span without a call: the record was handled before."""
-    if sampled(message.traceparent):
+    if recorded(message.traceparent):
         span = _start_process(message, group)
         span.set_attribute(OUTCOME, "duplicate")
         span.end()
@@ -136,7 +145,7 @@ def duplicate(message: Message[Any], group: str) -> None:
 def unreadable(raw: Any, group: str, error: Exception) -> None:
     """A process span of a record (confluent_kafka.Message) that cannot be decoded."""
     headers = raw.headers() or []
-    if sampled(traceparent_of(headers)):
+    if recorded(traceparent_of(headers)):
         place = Partition(raw.topic(), raw.partition())
         span = _start(sender_of(headers), place, raw.offset(), group, {})
         span.set_attribute(OUTCOME, "failed")
@@ -160,18 +169,15 @@ def _start(
     place: Partition,
     offset: int,
     group: str,
-    more: Mapping[str, Any],
+    attributes: dict[str, Any],
 ) -> trace.Span:
-    attributes: dict[str, Any] = {
-        "messaging.system": "kafka",
-        "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
-        "messaging.destination.name": place.topic,
-        "messaging.destination.partition.id": str(place.number),
-        "messaging.kafka.offset": offset,
-        "messaging.consumer.group.name": group,
-        **more,
-    }
+    topic, number = place
+    attributes["messaging.system"] = "kafka"
+    attributes["messaging.operation.name"] = attributes["messaging.operation.type"] = "process"
+    attributes["messaging.destination.name"] = topic
+    attributes["messaging.destination.partition.id"] = str(number)
+    attributes["messaging.kafka.offset"] = offset
+    attributes["messaging.consumer.group.name"] = group
     links: list[trace.Link] = []
     batch = _batch.get()
     if batch is not None:
@@ -181,5 +187,5 @@ def _start(
             attributes[ATTEMPT] = attempt
         links = batch.link_of(sender)
     return tracer.start_span(
-        f"process {place.topic}", below(sender), trace.SpanKind.CONSUMER, attributes, links
+        f"process {topic}", below(sender), trace.SpanKind.CONSUMER, attributes, links
     )

@@ -6,8 +6,8 @@ written by hand too, at a fifth of what the SDK's propagator costs.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from opentelemetry import trace
@@ -17,7 +17,7 @@ from shop.kafka.wire import EVENT_ID, TRACEPARENT, TRACESTATE, Headers
 
 # Of letters and redriven records, which keep the traceparent that their record was first sent with.
 AS_LETTER, REDRIVEN = "dead-letter-traceparent", "redrive-traceparent"
-LATER = (AS_LETTER, REDRIVEN)  # no record has both
+_OF_SENDERS = {TRACEPARENT, TRACESTATE, AS_LETTER, REDRIVEN}  # no record has both of the last
 
 _TRACEPARENT = re.compile(
     r"\A(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-|\Z)"
@@ -35,6 +35,13 @@ def sampled(traceparent: str | None) -> bool:
         return bool(int(traceparent[53:55], 16) & 1)
     except ValueError:
         return False
+
+
+def recorded(traceparent: str | None) -> bool:
+    """Whether spans are to be made of a record: it is sampled, and this process traces."""
+    return sampled(traceparent) and not isinstance(
+        trace.get_tracer_provider(), trace.ProxyTracerProvider
+    )
 
 
 def traceparent_to(context: trace.SpanContext) -> str:
@@ -67,14 +74,18 @@ def below(span: trace.SpanContext | None) -> Context:
 
 def sender_of(headers: Headers) -> trace.SpanContext | None:
     """The span that sent a record; as a letter, or redriven, where it is one."""
-    state = next((value for name, value in headers if name == TRACESTATE and value), None)
-    return span_of(traceparent_of(headers), state.decode("ascii", "replace") if state else None)
+    found = {name: value for name, value in headers if name in _OF_SENDERS}
+    state = found.get(TRACESTATE)
+    return span_of(_latest(found), state.decode("ascii", "replace") if state else None)
 
 
 def traceparent_of(headers: Headers) -> str | None:
     """Of the last send of a record: as a letter, redriven, or the first."""
-    found = {name: value for name, value in headers if name == TRACEPARENT or name in LATER}
-    value = next((found[name] for name in (*LATER, TRACEPARENT) if found.get(name)), None)
+    return _latest({name: value for name, value in headers if name in _OF_SENDERS})
+
+
+def _latest(headers: Mapping[str, bytes | None]) -> str | None:
+    value = headers.get(AS_LETTER) or headers.get(REDRIVEN) or headers.get(TRACEPARENT)
     return value.decode("ascii", "replace") if value else None
 
 
@@ -103,48 +114,48 @@ def send(
     if not trace.get_current_span().is_recording():
         if not traceparent:
             return _NOTHING
-        if not sampled(traceparent):
+        if not recorded(traceparent):
             if into == TRACEPARENT:
                 headers.append((TRACEPARENT, traceparent.encode("ascii", "replace")))
             return _NOTHING
         parent = below(span_of(traceparent))
-    more = {"messaging.message.conversation_id": correlation_id} | dict(attributes or {})
-    if key is not None:
-        more["messaging.kafka.message.key"] = key
-    return _send(topic, parent, headers, into, links, more)
-
-
-@contextmanager
-def _send(
-    topic: str,
-    parent: Context | None,
-    headers: Headers,
-    into: str,
-    links: list[trace.Link] | None,
-    more: Mapping[str, Any],
-) -> Iterator[None]:
-    attributes = {
+    told: dict[str, Any] = {
         "messaging.system": "kafka",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
         "messaging.destination.name": topic,
-        **more,
+        "messaging.message.conversation_id": correlation_id,
     }
+    if key is not None:
+        told["messaging.kafka.message.key"] = key
     for name, value in headers:
         if name == EVENT_ID:
-            attributes["messaging.message.id"] = value.decode("utf-8", "replace")
-    span = tracer.start_span(f"send {topic}", parent, trace.SpanKind.PRODUCER, attributes, links)
+            told["messaging.message.id"] = value.decode("utf-8", "replace")
+    if attributes:
+        told |= attributes
+    span = tracer.start_span(f"send {topic}", parent, trace.SpanKind.PRODUCER, told, links)
     context = span.get_span_context()
     headers.append((into, traceparent_to(context).encode()))
     if context.trace_state and into == TRACEPARENT:
         headers.append((TRACESTATE, context.trace_state.to_header().encode()))
-    try:
-        yield
-    except Exception as error:
-        failed(span, error)
-        raise
-    finally:
-        span.end()
+    return _Sending(span)
+
+
+class _Sending:
+    """Until the block's end, which is the send's."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        """The span is not made current: nothing is made below it."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception):
+            failed(self._span, error)
+        self._span.end()
 
 
 def failed(span: trace.Span, error: Exception) -> None:

@@ -21,6 +21,8 @@ from opentelemetry.util.types import AttributeValue
 
 Attributes = Mapping[str, AttributeValue] | None
 
+STACK = 4000  # characters of a stack trace; its end says most
+
 _SAMPLED = trace.TraceFlags(trace.TraceFlags.SAMPLED)
 _UNSET = trace.Status()
 
@@ -98,7 +100,7 @@ class Span(ReadableSpan, trace.Span):
         told = {
             "exception.type": f"{where}{kind.__qualname__}",
             "exception.message": str(exception),
-            "exception.stacktrace": "".join(traceback.format_exception(exception)),
+            "exception.stacktrace": "".join(traceback.format_exception(exception))[-STACK:],
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**told, **(attributes or {})}, timestamp)

@@ -3,13 +3,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shop.health import Checks
 from shop.http.app import create_app
 from shop.http.server import HttpError, HttpServer
+from tests.spans import kept_spans
 from tests.unit.http.conftest import Api
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
@@ -17,15 +17,8 @@ CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    """The spans of this process from now on. A provider can be set only once."""
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    exporter = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield exporter
-    exporter.shutdown()
+    with kept_spans() as exporter:
+        yield exporter
 
 
 def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:

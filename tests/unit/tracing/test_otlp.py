@@ -1,10 +1,8 @@
 """The shop's encoding of spans against the SDK's own."""
 
-import base64
-import json
 from typing import Any
 
-from google.protobuf.json_format import ParseDict
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
@@ -16,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shop.tracing.otlp import encoded
+from shop.tracing.otlp import LONGEST, encoded
 from shop.tracing.spans import Provider
 
 SIMPLE = (
@@ -53,52 +51,59 @@ def test_it_says_what_the_sdks_says(attributes: dict[str, Any], text: str) -> No
 
 
 def parsed(sent: bytes) -> ExportTraceServiceRequest:
-    return ParseDict(_with_base64(json.loads(sent)), ExportTraceServiceRequest())
-
-
-def _with_base64(found: Any) -> Any:
-    """OTLP writes ids as hexadecimal digits, where protobuf's JSON has base64."""
-    if isinstance(found, list):
-        return [_with_base64(item) for item in found]
-    if not isinstance(found, dict):
-        return found
-    return {
-        key: base64.b64encode(bytes.fromhex(value)).decode()
-        if key in ("traceId", "spanId", "parentSpanId")
-        else _with_base64(value)
-        for key, value in found.items()
-    }
+    return ExportTraceServiceRequest.FromString(sent)
 
 
 def by_name(request: ExportTraceServiceRequest) -> dict[str, tuple[Any, ...]]:
-    """Spans by scope; without flags, in which the SDK's encoder does not say what is sampled."""
+    """Spans by scope; without what the SDK's encoder leaves out: which are sampled, and the states
+    of links."""
+    (resource,) = request.resource_spans
     found = {}
-    for resource in request.resource_spans:
-        for scope in resource.scope_spans:
-            for span in scope.spans:
-                span.ClearField("flags")
-                span.status.SetInParent()
-                for link in span.links:
-                    link.ClearField("flags")
-                    link.ClearField("trace_state")  # which it leaves out
-            found[scope.scope.name] = (resource.resource, list(scope.spans))
+    for scope in resource.scope_spans:
+        for span in scope.spans:
+            span.flags &= 0x300
+            span.status.SetInParent()
+            for link in span.links:
+                link.flags &= 0x300
+                link.ClearField("trace_state")
+        found[scope.scope.name] = (resource.resource, list(scope.spans))
     assert set(found) == {"one", "two"}
     return found
 
 
-def test_what_is_no_unicode_does_not_lose_the_other_spans() -> None:
-    sent = encoded(spans({"key": "half a \ud83d pair"}, "x"))
+def test_it_says_which_spans_are_sampled_and_the_states_of_their_traces() -> None:
+    (resource,) = parsed(encoded(spans({}, "x"))).resource_spans
+    found = {scope.scope.name: scope.spans[0] for scope in resource.scope_spans}
 
-    assert b"half a \\ud83d pair" in sent
-    assert json.loads(sent)["resourceSpans"]
+    assert found["one"].flags == 0x101
+    assert found["one"].links[0].flags == 0x301
+    assert found["one"].links[0].trace_state == "k=v"
+
+
+@pytest.mark.parametrize("length", [0, 127, 128, 2_990, 3_010, LONGEST, 4 * LONGEST])
+def test_texts_are_whole_up_to_a_length(length: int) -> None:
+    text = "ä" * length
+    found = spans({"long": text}, text)
+    expected = spans({"long": text[:LONGEST]}, text)
+
+    told = by_name(parsed(encoded(found)))["one"][1][0].attributes
+    assert told == by_name(encode_spans(expected))["one"][1][0].attributes
+    assert parsed(encoded(found)).ByteSize() == len(encoded(found))
+
+
+def test_what_is_no_unicode_does_not_lose_the_other_spans() -> None:
+    (resource,) = parsed(encoded(spans({"key": "half a \ud83d pair"}, "x"))).resource_spans
+
+    assert resource.scope_spans[1].spans[0].attributes[0].value.string_value == "half a ? pair"
 
 
 def test_what_is_no_attribute_is_told_as_a_text() -> None:
-    sent = encoded(spans({"nothing": None, "not a number": float("nan"), "thing": {1}}, "x"))
+    (resource,) = parsed(encoded(spans({"nothing": None, "thing": {1}}, "x"))).resource_spans
 
-    attributes = json.loads(sent)["resourceSpans"][1]["scopeSpans"][0]["spans"][0]["attributes"]
-    assert {a["key"]: a["value"] for a in attributes} == {
-        "nothing": {},
-        "not a number": {"doubleValue": "NaN"},
-        "thing": {"stringValue": "{1}"},
-    }
+    values = {a.key: a.value for a in resource.scope_spans[1].spans[0].attributes}
+    assert values["nothing"].WhichOneof("value") is None
+    assert values["thing"].string_value == "{1}"
+
+
+def test_nothing_is_nothing() -> None:
+    assert [list(r.scope_spans) for r in parsed(encoded([])).resource_spans] == [[]]

@@ -1,0 +1,146 @@
+"""Spans on their way out: all of them, in time, and what is said when they cannot leave."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from shop.tracing.export import SpanQueue
+from shop.tracing.spans import Provider
+from tests.waiting import eventually
+
+Start = Callable[..., Callable[[int], None]]
+
+
+class Collector(SpanExporter):
+    """Takes spans unless told not to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.taking = threading.Event()
+        self.taking.set()
+        self.away = False
+        self.ended = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taking.wait(30)
+        if self.away:
+            return SpanExportResult.FAILURE
+        self.batches.append([span.name for span in spans])
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        self.ended = True
+
+    @property
+    def names(self) -> list[str]:
+        return [name for batch in self.batches for name in batch]
+
+
+@pytest.fixture
+def collector() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+def start(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """start(**variables of OTEL_BSP) -> end(count): end so many spans."""
+    providers: list[Provider] = []
+
+    def begin(**variables: int) -> Callable[[int], None]:
+        for name, value in variables.items():
+            monkeypatch.setenv(f"OTEL_BSP_{name}", str(value))
+        provider = Provider(shutdown_on_exit=False)
+        provider.add_span_processor(SpanQueue(collector))
+        providers.append(provider)
+        tracer = provider.get_tracer("test")
+
+        def end(count: int) -> None:
+            for number in range(count):
+                tracer.start_span(str(number), Context()).end()
+
+        return end
+
+    yield begin
+    collector.taking.set()
+    for provider in providers:
+        provider.shutdown()
+    assert collector.ended
+
+
+HOUR_MS = 3_600_000
+
+
+def test_spans_are_sent_in_their_order_and_in_batches(start: Start, collector: Collector) -> None:
+    end = start(SCHEDULE_DELAY=10, MAX_EXPORT_BATCH_SIZE=40)
+    end(100)
+    eventually(lambda: len(collector.names) == 100)
+
+    assert collector.names == [str(number) for number in range(100)]
+    assert max(map(len, collector.batches)) <= 40
+
+
+def test_a_queue_that_is_half_full_is_sent_at_once(start: Start, collector: Collector) -> None:
+    end = start(SCHEDULE_DELAY=HOUR_MS, MAX_QUEUE_SIZE=100)
+    end(50)
+    assert collector.names == []
+    end(1)
+    eventually(lambda: len(collector.names) == 51)
+
+
+def test_a_full_queue_drops_and_says_how_many(
+    start: Start, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.taking.clear()
+    end = start(SCHEDULE_DELAY=HOUR_MS, MAX_QUEUE_SIZE=100)
+    end(130)
+    collector.taking.set()
+    eventually(lambda: caplog.records, "a line")
+
+    assert len(collector.names) == 100
+    assert caplog.messages == ["30 spans were dropped: more than the collector takes in time"]
+
+
+def test_what_is_left_at_the_end_is_sent(collector: Collector, start: Start) -> None:
+    provider = Provider(shutdown_on_exit=False)
+    start(SCHEDULE_DELAY=HOUR_MS)
+    provider.add_span_processor(SpanQueue(collector))
+    provider.get_tracer("test").start_span("last", Context()).end()
+    provider.shutdown()
+
+    assert collector.names == ["last"]
+
+
+def test_a_collector_that_goes_and_comes_back_is_two_lines(
+    start: Start, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    end = start(SCHEDULE_DELAY=5, MAX_EXPORT_BATCH_SIZE=1)
+    collector.away = True
+    end(5)
+    eventually(lambda: caplog.records, "a line")
+    end(5)
+    collector.away = False
+
+    def arrived() -> bool:
+        end(1)
+        return bool(collector.names)
+
+    eventually(arrived)
+    eventually(lambda: len(caplog.records) == 2, "another line")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "trying on" in caplog.messages[0]
+    assert caplog.messages[1] == "the collector takes spans again"
+
+
+def test_a_number_that_is_none_is_told_and_the_default_counts(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "many")
+    start()
+
+    assert caplog.messages == ["OTEL_BSP_MAX_QUEUE_SIZE=many is no number above 0; it is 32768"]
