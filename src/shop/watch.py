@@ -44,15 +44,18 @@ class Watch:
         return {container.group: container.stalled(after) for container in self._containers}
 
     def look(self) -> None:
-        """One line when a group stops being ready, and one when it is again. Raises Stalled for
-        one that has been stalled for a while."""
+        """One line when groups stop being ready, by what they lack, and one when they are again.
+        Raises Stalled for one that has been stalled for a while."""
+        changed: dict[str | None, list[str]] = {}
         for group, trouble in self.troubles().items():
             if trouble != self._told.get(group):
                 self._told[group] = trouble
-                if trouble:
-                    log.warning("group %s is not ready: %s", group, trouble)
-                else:
-                    log.info("group %s is ready again", group)
+                changed.setdefault(trouble, []).append(group)
+        for trouble, groups in changed.items():
+            if trouble:
+                log.warning("not ready: %s: %s", ", ".join(groups), trouble)
+            else:
+                log.info("ready again: %s", ", ".join(groups))
         self.last_stalls = self.stalls()
         stalled = {group: why for group, why in self.last_stalls.items() if why}
         if not stalled:

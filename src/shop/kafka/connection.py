@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,9 +92,14 @@ CALM_S = 1.0  # without an error
 UNREACHABLE = (Code._ALL_BROKERS_DOWN, Code._AUTHENTICATION, Code._SSL)
 
 
+_down: "weakref.WeakSet[Reachability]" = weakref.WeakSet()  # of this process; under _changing
+_changing = threading.Lock()
+
+
 class Reachability:
-    """Folds the error callbacks of one client, or of a group's, into one log line per change of
-    state. `clock` gives seconds.
+    """Whether a client, or one of a group's, reaches brokers, by its error callbacks. `clock` gives
+    seconds. The log has one line when the first client of the process reaches none any more, and
+    one when the last of them does again.
 
     librdkafka repeats an error for every broker and attempt, and what was fetched before still
     comes after it; so brokers are back when no error came for CALM_S. Thread-safe.
@@ -104,7 +110,6 @@ class Reachability:
         self._clock = clock
         self._failed_at = 0.0
         self._down_since = 0.0
-        self._lock = threading.Lock()
         self.down = False
 
     @property
@@ -117,21 +122,24 @@ class Reachability:
         if error.code() not in UNREACHABLE:
             log.debug("%s: %s", self._client, error.str())
             return
-        with self._lock:
+        with _changing:
             self._failed_at = self._clock()
-            first, self.down = not self.down, True
-            if first:
-                self._down_since = self._failed_at
+            first = not _down
+            if not self.down:
+                self.down, self._down_since = True, self._failed_at
+                _down.add(self)
         if first:
             log.warning("%s: no broker can be reached; trying on (%s)", self._client, error.str())
 
     def answered(self) -> None:
         """To be called when a broker gave a sign of life."""
         if self.down and self._clock() - self._failed_at >= CALM_S:
-            with self._lock:
-                first, self.down = self.down, False
-            if first:
-                log.info("%s: brokers are back", self._client)
+            with _changing:
+                last = self.down and len(_down) == 1
+                self.down = False
+                _down.discard(self)
+            if last:
+                log.info("brokers are back")
 
 
 def client_name(purpose: str) -> str:

@@ -242,8 +242,10 @@ class ListenerContainer:
         try:
             consumer.run()
         except BaseException as error:
-            self.failure = self.failure or error
+            first, self.failure = self.failure is None, self.failure or error
             self.ask_to_stop()
-            log.error("group %s stopped: %s", self.group, error)
+            if first:
+                why = str(error).removeprefix(f"group {self.group}: ")
+                log.error("group %s stopped: %s", self.group, why)
             if self._on_failure is not None:
                 self._on_failure(self.group, error)
