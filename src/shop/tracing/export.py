@@ -64,6 +64,7 @@ class SpanQueue(SpanProcessor):
             self._wake.wait(self._delay_s)
             self._wake.clear()
             self.force_flush()
+        self.force_flush()  # what ended meanwhile
 
     def _send_all(self) -> bool:
         taken = True

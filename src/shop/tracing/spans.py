@@ -7,14 +7,14 @@ and see of them what they see of its own.
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import getrandbits
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.util.types import AttributeValue
@@ -55,7 +55,7 @@ class Span(ReadableSpan, trace.Span):
         self._resource = tracer.resource
         self._instrumentation_scope = tracer.scope
         self._instrumentation_info = None
-        self._ended = tracer.ended
+        self._processor = tracer.processor
 
     def get_span_context(self) -> trace.SpanContext:
         return self._context  # type: ignore[return-value]  # it always has one
@@ -66,7 +66,7 @@ class Span(ReadableSpan, trace.Span):
     def end(self, end_time: int | None = None) -> None:
         if self._end_time is None:
             self._end_time = end_time or time.time_ns()
-            self._ended(self)
+            self._processor.on_end(self)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         if self._end_time is None:
@@ -127,9 +127,9 @@ class Tracer(trace.Tracer):
         sampler: Sampler,
         resource: Resource,
         scope: InstrumentationScope,
-        ended: Callable[[ReadableSpan], None],
+        processor: SpanProcessor,
     ) -> None:
-        self.resource, self.scope, self.ended = resource, scope, ended
+        self.resource, self.scope, self.processor = resource, scope, processor
         self._sampler = sampler
         # As all of OTEL_TRACES_SAMPLER that begin with parentbased_: asked for roots only.
         self._children_follow = isinstance(sampler, ParentBased)
@@ -158,7 +158,9 @@ class Tracer(trace.Tracer):
         own = trace.SpanContext(trace_id, _nonzero(64), False, flags, state)
         if not sampled:
             return trace.NonRecordingSpan(own)
-        return Span(name, own, parent, kind, attributes, links or (), start_time, self)
+        span = Span(name, own, parent, kind, attributes, links or (), start_time, self)
+        self.processor.on_start(span, context)  # type: ignore[arg-type]  # not the SDK's class
+        return span
 
     def start_as_current_span(
         self,
@@ -189,7 +191,7 @@ class Provider(TracerProvider):
         scope = InstrumentationScope(
             instrumenting_module_name, instrumenting_library_version, schema_url, attributes
         )
-        return Tracer(self.sampler, self.resource, scope, self._active_span_processor.on_end)
+        return Tracer(self.sampler, self.resource, scope, self._active_span_processor)
 
 
 def _nonzero(bits: int) -> int:

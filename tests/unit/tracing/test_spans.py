@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider, sampling
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -19,6 +19,29 @@ UNSAMPLED = trace.SpanContext(0xA1, 0xB2, True, trace.TraceFlags(0))
 
 def below(parent: trace.SpanContext) -> Context:
     return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context())
+
+
+class Begun(SpanProcessor):
+    """The names of spans that have begun, and of those that they are in."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[str, int]] = []
+
+    def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+        parent = trace.get_current_span(parent_context).get_span_context()
+        assert span.is_recording()
+        self.names.append((span.name, parent.span_id if parent.is_remote else 0))
+
+
+@pytest.mark.parametrize("kind", [Provider, TracerProvider])
+def test_a_processor_hears_of_the_beginning_too(kind: type[TracerProvider]) -> None:
+    provider, begun = kind(), Begun()
+    provider.add_span_processor(begun)
+    tracer = provider.get_tracer("shop.test")
+    tracer.start_span("process", below(SENDER))
+    tracer.start_span("not sampled", below(UNSAMPLED))
+
+    assert begun.names == [("process", SENDER.span_id)]
 
 
 def finished(
