@@ -1,7 +1,7 @@
 """Spans as OTLP in protobuf (opentelemetry/proto/trace/v1/trace.proto), written field by field.
 
 The SDK's own encoder makes an object of protobuf for each attribute, 31 us per span; this joins
-bytes, 4 us (docs/decisions/0017). `tests/unit/tracing/test_otlp.py` holds it against the SDK's.
+bytes, 7 us (docs/decisions/0017). `tests/unit/tracing/test_otlp.py` holds it against the SDK's.
 """
 
 import struct
