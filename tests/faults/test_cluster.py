@@ -83,6 +83,12 @@ def has_joined(shop: Faulty) -> bool:
         return False
 
 
+def is_degraded(shop: Faulty) -> bool:
+    """Whether the API says that it takes orders, but something is amiss."""
+    ready = shop.client.get("/health/ready")
+    return ready.status_code == 200 and ready.json()["status"] == "degraded"
+
+
 def in_sync(shop: Faulty) -> bool:
     """Whether every broker has every record that it should have."""
     return all(
@@ -131,6 +137,7 @@ def test_two_of_three_brokers_away_for_a_while_cost_no_order(shop: Faulty) -> No
         until = time.monotonic() + OUTAGE_S
         status = run(shop.kafka, shop.data, "broker", "status")
         some_are_accepted(shop)
+        eventually(lambda: is_degraded(shop), "readiness to tell of it", PATIENCE_S)
         eventually(lambda: time.monotonic() > until, "the end of the outage", PATIENCE_S)
         shop.broker.start()
     assert status.code == 1

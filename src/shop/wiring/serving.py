@@ -1,5 +1,6 @@
 """What the process that serves the API is made of."""
 
+import time
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from shop.databases import Databases
 from shop.db.database import Database
 from shop.db.probe import Probe
-from shop.db.relay import outbox_size
+from shop.db.relay import oldest_waiting, outbox_size
 from shop.deadletters.destinations import Destinations
 from shop.health import Checks, health_api, listeners_trouble
 from shop.http.app import create_app
@@ -37,6 +38,8 @@ from shop.wiring.letters import letters_api
 
 if TYPE_CHECKING:
     from shop.metrics import Metrics
+
+WAITS_S = 10.0  # brokers that can be reached may still take nothing: too few of them, say
 
 
 def http_server(
@@ -69,7 +72,7 @@ def _checks(settings: Settings, databases: Databases, relay_template: KafkaTempl
     """Ready is who can take orders."""
     of = {name: databases.of(name) for name in API_SERVICES}
     reasons = {f"{name} database": Probe(database).trouble for name, database in of.items()}
-    outboxes = {f"{name} outbox": partial(_parked, database) for name, database in of.items()}
+    outboxes = {f"{name} outbox": partial(_unpublished, database) for name, database in of.items()}
     needed = {"orders database": reasons.pop("orders database")}
     listeners = settings.health.listeners_url
     others = {"listeners": partial(listeners_trouble, listeners)} if listeners else {}
@@ -91,6 +94,10 @@ def _unreachable(template: KafkaTemplate) -> str | None:
     return "no broker can be reached" if template.broker_down else None
 
 
-def _parked(database: Database) -> str | None:
-    _, parked = outbox_size(database)
-    return f"{parked} records that no broker takes are parked" if parked else None
+def _unpublished(database: Database) -> str | None:
+    waiting, parked = outbox_size(database)
+    if parked:
+        return f"{parked} records that no broker takes are parked"
+    since = oldest_waiting(database) if waiting else None
+    age = 0.0 if since is None else time.time() - since / 1000
+    return f"{waiting} not published, the oldest for {age:.0f} s" if age > WAITS_S else None

@@ -16,6 +16,7 @@ from shop.db.database import Database
 from shop.db.probe import Probe
 from shop.db.tables import outbox
 from shop.settings import Http, Settings
+from shop.wiring import serving
 from tests.waiting import eventually
 
 
@@ -72,6 +73,25 @@ def test_a_full_disk_is_told_as_long_as_it_takes_no_orders(
     disk.pages = 1_000_000
     eventually(lambda: said() == (200, "ok"), "ready again")
     assert post() == 202
+
+
+def test_what_is_not_published_for_a_while_is_told_and_orders_are_taken(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No relay runs here."""
+
+    def said() -> tuple[int, str, str]:
+        ready = client.get("/health/ready")
+        return ready.status_code, ready.json()["status"], ready.json()["checks"]["orders outbox"]
+
+    order = {"email": "ana@example.com", "amount": 1}
+    assert client.post("/orders", json=order).status_code == 202
+    assert said()[2] == "ok"
+    monkeypatch.setattr(serving, "WAITS_S", 0.0)
+    code, status, why = eventually(lambda: now if (now := said())[2] != "ok" else None)
+    assert (code, status) == (200, "degraded")
+    assert why.startswith("1 not published, the oldest for ")
+    assert client.post("/orders", json=order).status_code == 202
 
 
 def test_asking_often_writes_seldom_and_leaves_nothing(shop: Shop) -> None:
