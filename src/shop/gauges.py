@@ -6,7 +6,7 @@ no answer came for a minute, there is no series; a number that might be wrong is
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shop.db.database import Database
 from shop.db.relay import oldest_waiting, outbox_size
@@ -47,14 +47,19 @@ def show_groups(
 
 
 def show_streams(
-    metrics: Metrics, group: str, connection: Connection, reading: Callable[[], bool]
+    metrics: Metrics,
+    group: str,
+    topics: Collection[str],
+    connection: Connection,
+    reading: Callable[[], bool],
 ) -> None:
-    """Whether the streams' group has partitions, and how far what it committed is behind."""
+    """Whether the streams' group has partitions, and how far what it committed is behind in these
+    topics. Its own end in transactions' markers, which nobody reads."""
 
     def ask() -> tuple[list[Position], Logs]:
         committed = committed_offsets(connection, [group])[group]
-        positions = [(group, partition, at) for partition, at in committed.items()]
-        return positions, logs_of(connection, committed.items())
+        places = [(p, at) for p, at in committed.items() if p.topic in topics]
+        return [(group, *place) for place in places], logs_of(connection, places)
 
     found = metrics.background("lag", ask)
     _show_readiness(metrics, lambda: {group: reading()})

@@ -41,6 +41,8 @@ def shortened(data: bytes | None) -> str:
 def masked(text: str) -> str:
     """With one character left of each address before its @, also where that is written as in a URL
     or as JSON may."""
+    if "@" not in text and "%40" not in text and "\\u0040" not in text:
+        return text
     *parts, last = text.replace("%40", "@").replace("\\u0040", "@").split("@")
     return "@".join([*map(_hidden, parts), last])
 

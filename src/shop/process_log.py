@@ -54,8 +54,10 @@ def configure(settings: Log, role: str, out: TextIO) -> None:
     root.setLevel(settings.level)
     for noisy in ("uvicorn.access", "asyncio", "alembic", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # One line each time that a collector goes or is back is our own.
-    logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
+    # SpanQueue has a line of its own when a collector goes, and one when it is back.
+    logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").setLevel(
+        logging.CRITICAL
+    )
     # What it says of failed commits concerns Kafka's copy of positions that the database has.
     logging.getLogger("quixstreams").setLevel(logging.CRITICAL)
     structlog.configure(
@@ -96,7 +98,8 @@ def _log_what_nobody_caught() -> None:
 
     def of_callback(what: "sys.UnraisableHookArgs") -> None:
         error = what.exc_value
-        log.error("%s %r", what.err_msg or "exception ignored in", what.object, exc_info=error)
+        where = getattr(what.object, "__qualname__", type(what.object).__qualname__)
+        log.error("%s %s", what.err_msg or "exception ignored in", where, exc_info=error)
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = of_process, of_thread, of_callback
 
@@ -115,6 +118,6 @@ def _where(_: object, __: str, event: EventDict) -> EventDict:
 
 def _masked(_: object, __: str, event: EventDict) -> EventDict:
     for name, value in event.items():
-        if isinstance(value, str) and ("@" in value or "%40" in value):
+        if isinstance(value, str):
             event[name] = masked(value)
     return event

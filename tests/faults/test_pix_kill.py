@@ -161,7 +161,9 @@ def test_payments_survive_the_api_and_the_listeners_being_killed(
             if kill % 2:
                 behind = payments.count - payments.decided()
                 share = payments.decided() + shop.moments.randrange(1, max(2, behind))
-                eventually(lambda at=share: payments.decided() >= at, f"{share} outcomes")
+                eventually(
+                    lambda at=share: payments.decided() >= at, f"{share} outcomes", PATIENCE_S
+                )
                 shop.kill(listeners)
                 listeners = listen()
             else:

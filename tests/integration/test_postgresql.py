@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from shop.broker import free_port
 from shop.databases import Databases
 from shop.db import loop_reader
+from shop.db.changes import DataVersion
 from shop.db.database import Database
 from shop.db.loop_reader import LoopReader
 from shop.db.schema import SchemaError
@@ -210,6 +211,32 @@ def test_who_waits_hears_of_a_commit_and_lets_go_of_the_server_afterwards(
     finally:
         reader.close()
         other.close()
+
+
+def test_where_no_notices_come_it_is_looked_now_and_then_and_no_timer_stays(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server in recovery, which can be read and lets nobody listen."""
+    tries: list[object] = []
+
+    def refused(notices: DataVersion) -> bool:
+        tries.append(notices)
+        return True
+
+    monkeypatch.setattr(DataVersion, "changed", refused)
+    monkeypatch.setattr(loop_reader, "SWEEP_S", 3600.0)  # and so long until the next try
+
+    async def ask() -> tuple[list[bool], int]:
+        answers = [await reader.changed() for _ in range(100)]
+        timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        return answers, len(timers)
+
+    reader = LoopReader(databases.of("orders"))
+    monkeypatch.setattr(loop_reader, "DEAF_S", 3600.0)
+    assert asyncio.run(ask()) == ([True] + [False] * 99, 0)
+    monkeypatch.setattr(loop_reader, "DEAF_S", -1.0)
+    assert asyncio.run(ask()) == ([True] * 100, 0)
+    assert len(tries) == 1
 
 
 def _listening(database: Database) -> int:

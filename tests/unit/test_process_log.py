@@ -34,6 +34,7 @@ def lines(program: str, **settings: str) -> list[dict[str, Any]]:
 ADDRESSES = """
 log.warning("%s failed: %s", "email", '550 "alice.smith@example.com" is unknown')
 log.warning("GET /users/alice.smith%40example.com: 404")
+log.warning(r"not read: alice.smith\\u0040example.com")
 try:
     raise ValueError("first line\\nalice.smith@example.com: no such box")
 except ValueError:
@@ -47,9 +48,10 @@ def test_no_line_tells_an_address_also_not_in_an_error_of_somebody_else() -> Non
     assert [line["event"] for line in found] == [
         'email failed: 550 "a…@example.com" is unknown',
         "GET /…@example.com: 404",
+        "not read: a…@example.com",
         "not mailed",
     ]
-    assert found[2]["exception"].endswith("ValueError: first line\na…@example.com: no such box")
+    assert found[3]["exception"].endswith("ValueError: first line\na…@example.com: no such box")
 
 
 def test_addresses_are_told_to_who_asks_for_them() -> None:

@@ -26,7 +26,7 @@ def stream(context: typer.Context, wait: Wait = 0.0) -> None:
     def work(shop: "Shop", stop: threading.Event) -> None:
         from shop.runtime import announce_ready, health_server
         from shop.streams.application import GROUP, stream_application
-        from shop.streams.derive import derive
+        from shop.streams.derive import SOURCES, derive
 
         connection, settings = shop.connection(), shop.settings()
         if not wait:
@@ -53,7 +53,8 @@ def stream(context: typer.Context, wait: Wait = 0.0) -> None:
             if metrics is not None:
                 from shop.gauges import show_streams
 
-                show_streams(metrics, GROUP, connection, reading.is_set)
+                sources = [topic.name for topic in SOURCES]
+                show_streams(metrics, GROUP, sources, connection, reading.is_set)
             server = health_server(shop)
             try:
                 derive(connection, application, pix_limit=limit, ready=ready, stop=stop)

@@ -14,6 +14,7 @@ from shop.kafka.errors import StoreUnavailable
 
 BUSY_S = 0.5  # the loop is held that long at most; readers of a WAL hardly ever wait
 SWEEP_S = 1.0
+DEAF_S = 0.05  # between two looks where no notices come
 IDLE_S = 10.0
 
 
@@ -31,7 +32,8 @@ class LoopReader:
         self._connection: sqlite3.Connection | None = None
         self._version: object = None
         self._notices = DataVersion(database)  # for PostgreSQL
-        self._asked_at = self._looked_at = 0.0
+        self._asked_at = self._looked_at = self._connect_at = 0.0
+        self._resting: asyncio.TimerHandle | None = None
 
     async def by_key(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a query that an index answers at once."""
@@ -59,14 +61,18 @@ class LoopReader:
         self._notices.close()
 
     async def _notified(self) -> bool:
-        self._asked_at = time.monotonic()
+        now = self._asked_at = time.monotonic()
+        changed = False
         if self._notices.connected:
             changed = self._notices.changed()
-        else:
+        elif now >= self._connect_at:
             changed = await asyncio.to_thread(self._notices.changed)
-            self._rest_when_idle()
-        if changed or self._asked_at - self._looked_at > SWEEP_S:
-            self._looked_at = self._asked_at
+            if not self._notices.connected:  # a server that lets nobody listen, maybe
+                self._connect_at = now + SWEEP_S
+            elif self._resting is None:
+                self._rest_when_idle()
+        if changed or now - self._looked_at > (SWEEP_S if self._notices.connected else DEAF_S):
+            self._looked_at = now
             return True
         return False
 
@@ -74,8 +80,10 @@ class LoopReader:
         """Give the connection back when nobody asks any more: the server would keep all notices
         for it, and at last have no room for more."""
         if time.monotonic() - self._asked_at < IDLE_S:
-            asyncio.get_running_loop().call_later(IDLE_S, self._rest_when_idle)
+            loop = asyncio.get_running_loop()
+            self._resting = loop.call_later(IDLE_S, self._rest_when_idle)
         else:
+            self._resting = None
             self._notices.close()
 
     def _on_loop(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:

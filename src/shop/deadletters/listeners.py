@@ -32,7 +32,7 @@ class DeadLetterKeeper:
             "stacktrace": letter.stacktrace,
             "attempts": letter.attempts,
             "correlation_id": letter.correlation_id,
-            "traceparent": tracing.current_traceparent(),
+            "traceparent": tracing.here_or_sender(message.headers),
             "letter_partition": message.partition,
             "letter_offset": message.offset,
         }

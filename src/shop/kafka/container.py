@@ -244,7 +244,7 @@ class ListenerContainer:
         except BaseException as error:
             first, self.failure = self.failure is None, self.failure or error
             self.ask_to_stop()
-            if first:
+            if first or str(error) != str(self.failure):
                 why = str(error).removeprefix(f"group {self.group}: ")
                 log.error("group %s stopped: %s", self.group, why)
             if self._on_failure is not None:

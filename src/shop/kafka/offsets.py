@@ -15,7 +15,13 @@ from shop.kafka.store import Partition
 
 AGAIN_S = 0.05
 _WHAT = "offsets cannot be read"
-_MOVED = (Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE)
+_MOVED = (
+    Code.NOT_LEADER_FOR_PARTITION,
+    Code.LEADER_NOT_AVAILABLE,
+    Code.UNKNOWN_LEADER_EPOCH,  # the client has heard of a new leader before its broker has
+    Code.FENCED_LEADER_EPOCH,
+    Code.OFFSET_NOT_AVAILABLE,
+)
 
 
 class Bounds(NamedTuple):

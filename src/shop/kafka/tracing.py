@@ -55,6 +55,13 @@ def current_traceparent() -> str | None:
     return traceparent_to(context) if context.is_valid else None
 
 
+def here_or_sender(headers: Headers) -> str | None:
+    """The traceparent of the current span; where nothing is traced in this process, of the span
+    that sent the record, if that is sampled."""
+    sender = traceparent_of(headers)
+    return current_traceparent() or (sender if sampled(sender) else None)
+
+
 def span_of(traceparent: str | None, tracestate: str | None = None) -> trace.SpanContext | None:
     """The span that a traceparent tells of; None where it is none."""
     found = _TRACEPARENT.match(traceparent or "")
@@ -109,14 +116,14 @@ def send(
     """The span `send TOPIC`, and its context put into `headers` for the receiver, as header `into`.
 
     The parent is the current span, or else `traceparent`, which is passed on as it is when it is
-    not sampled."""
+    not sampled, or nothing is traced in this process."""
     parent: Context | None = None  # the current one
     if not trace.get_current_span().is_recording():
         if not traceparent:
             return _NOTHING
         if not recorded(traceparent):
-            if into == TRACEPARENT:
-                headers.append((TRACEPARENT, traceparent.encode("ascii", "replace")))
+            if into == TRACEPARENT or sampled(traceparent):
+                headers.append((into, traceparent.encode("ascii", "replace")))
             return _NOTHING
         parent = below(span_of(traceparent))
     told: dict[str, Any] = {

@@ -29,7 +29,7 @@ class SpanQueue(SpanProcessor):
         self._room = _number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUED)
         self._batch = min(_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH), self._room)
         self._delay_s = _number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS) / 1000
-        self._wake_at = max(1, self._room // 2)
+        self._wake_at = self._room // 2
         self._queue: deque[ReadableSpan] = deque()
         self._dropped = 0
         self._failing = False
@@ -45,7 +45,7 @@ class SpanQueue(SpanProcessor):
             self._dropped += 1
         else:
             self._queue.append(span)
-            if waiting == self._wake_at:
+            if waiting >= self._wake_at and not self._wake.is_set():
                 self._wake.set()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
@@ -58,6 +58,8 @@ class SpanQueue(SpanProcessor):
         self._wake.set()
         self._thread.join(END_S)
         self._exporter.shutdown()
+        if left := len(self._queue):
+            log.warning("%d spans were not sent before the end", left)
 
     def _run(self) -> None:
         while not self._ended:
@@ -78,14 +80,15 @@ class SpanQueue(SpanProcessor):
             for _ in spans:
                 self._queue.popleft()
             self._tell(taken, len(spans))
-            if self._ended and not taken:
+            if self._ended and not taken:  # nor will it take the others
                 break
         return taken
 
     def _tell(self, taken: bool, count: int) -> None:
         """One line when the receiver goes, one when it is back, one for what was dropped."""
         if not taken and not self._failing:
-            log.warning("spans cannot be sent to the collector; %d are lost, trying on", count)
+            why = getattr(self._exporter, "trouble", None) or "it does not take them"
+            log.warning("%d spans are lost, trying on with later ones: %.300s", count, why)
         elif taken and self._failing:
             log.info("the collector takes spans again")
         self._failing = not taken

@@ -42,11 +42,14 @@ class SpanExporter(OTLPSpanExporter):
     """Takes the standard variables (endpoint, headers, time-out, compression, certificates), and
     tries again, as the SDK's exporter does."""
 
+    trouble: object = None  # why the last spans were not taken
+
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if self._shutdown:
             return SpanExportResult.FAILURE
-        sent = self._client.export(encoded(spans)).success
-        return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
+        sent = self._client.export(encoded(spans))
+        self.trouble = None if sent.success else sent.reason or sent.status_code or sent.error
+        return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> bytes:

@@ -133,8 +133,24 @@ def test_a_collector_that_goes_and_comes_back_is_two_lines(
     eventually(arrived)
     eventually(lambda: len(caplog.records) == 2, "another line")
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert "trying on" in caplog.messages[0]
+    assert caplog.messages[0].startswith("1 spans are lost, trying on with later ones: ")
     assert caplog.messages[1] == "the collector takes spans again"
+
+
+def test_what_a_collector_does_not_take_at_the_end_is_told(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", str(HOUR_MS))
+    collector.away = True
+    provider = Provider(shutdown_on_exit=False)
+    provider.add_span_processor(SpanQueue(collector))
+    for _ in range(50):
+        provider.get_tracer("test").start_span("last", Context()).end()
+    provider.shutdown()
+
+    assert caplog.messages[0].startswith("10 spans are lost")
+    assert caplog.messages[-1] == "30 spans were not sent before the end"
 
 
 def test_a_number_that_is_none_is_told_and_the_default_counts(
