@@ -1,9 +1,9 @@
 # Each target sets up what it needs: a virtual environment in .venv with the pinned dependencies.
 PYTHON ?= python3
 BIN := .venv/bin
-# Three workers share one Kafka, since tests wait more than they compute; a file's tests stay
-# together, and the long ones come first.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+# Two workers share one Kafka; a file's tests stay together, and the long ones come first. More than
+# the machine has cores make the tests that kill processes wait for one another.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check torture bench lock clean
 .DEFAULT_GOAL := help

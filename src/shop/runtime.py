@@ -19,6 +19,7 @@ from shop.watch import GroupDied, HealthServer, Watch
 
 log = logging.getLogger(__name__)
 
+START_S = 30.0  # for brokers to answer: they were there a moment ago, but may be busy
 GRACE_S = 5.0
 DRAIN_S = 4.0  # for what is in hand when a process is asked to stop
 WATCH_S = 1.0
@@ -74,7 +75,7 @@ def run_listeners(
     server = health_server(shop, watch)
     try:
         for container in containers:
-            container.start()
+            container.start(START_S)
         for relay in relays:
             relay.start()
         for steward in stewards:
