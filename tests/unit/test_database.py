@@ -5,10 +5,11 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from shop.db.changes import DataVersion
@@ -162,6 +163,22 @@ def test_many_processes_may_bring_a_new_database_to_its_schema(
     command = [sys.executable, "-c", textwrap.dedent(code)]
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
+
+
+def test_connections_that_are_the_first_of_a_new_file_at_once_meet_no_lock(tmp_path: Path) -> None:
+    for number in range(100):  # one round in fifteen meets it, where nobody takes care
+        databases = [Database(f"sqlite:///{tmp_path}/{number}.db") for _ in range(8)]
+        start = threading.Barrier(len(databases))
+
+        def connect(database: Database, start: threading.Barrier = start) -> str:
+            start.wait()
+            with database.read() as connection:
+                return str(connection.scalar(text("PRAGMA journal_mode")))
+
+        with ThreadPoolExecutor(len(databases)) as threads:
+            assert set(threads.map(connect, databases)) == {"wal"}
+        for database in databases:
+            database.close()
 
 
 def test_an_sqlite_database_is_a_file_and_no_other_kind_is_known() -> None:

@@ -7,6 +7,8 @@ answer any more, become an error after seconds, as a locked SQLite file does; an
 of the locks of a client whose machine is gone.
 """
 
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -58,10 +60,24 @@ def postgresql_engine(url: URL, schema: str) -> Engine:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {LOCKED_S * 1000}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Of a new file this is a change, and SQLite refuses it at once, without asking its busy
+    handler, while another connection begins the same: both read the file and want it alone."""
+    deadline = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 def _begin_immediate(connection: Connection) -> None:
