@@ -22,6 +22,7 @@ from shop.databases import Databases
 from shop.email.maildir import mails
 from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
+from shop.kafka.errors import KafkaError
 from shop.kafka.wire import EVENT_ID
 from shop.settings import Kafka, Settings
 from shop.topics import ALL, NEW_ORDER, ORDER_APPROVED, ORDER_REJECTED, SEND_EMAIL
@@ -60,6 +61,7 @@ class Faulty:
         )
         self.broker.start()
         self.kafka = Connection(self.broker.bootstrap_servers)
+        self.told = self.broker.bootstrap_servers  # to processes that start from now on
         create_topics(self.kafka, ALL)
         self.databases = Databases(Settings(data_dir=self.data))
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -77,7 +79,7 @@ class Faulty:
             | {
                 "SHOP_DATA_DIR": str(self.data),
                 "SHOP_HTTP__PORT": str(self.http),
-                "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+                "SHOP_KAFKA__BOOTSTRAP_SERVERS": self.told,
                 "SHOP_KAFKA__SESSION_TIMEOUT_MS": "6000",
             }
             | ({} if says_ready is None else {READY_FD: str(says_ready)}),
@@ -169,18 +171,25 @@ class Faulty:
         eventually(lambda: self.decided() == len(self.accepted), "all decisions", PATIENCE_S)
         self._send_as_java(self._resend)  # all of these are repeats for certain
         self._resend = []
-        eventually(self._settled, "all orders through", PATIENCE_S)
+        eventually(lambda: not any(self._unfinished()), "all orders through", PATIENCE_S)
 
-    def _settled(self) -> bool:
-        count = len(self.accepted)
-        waiting = "SELECT count(*) FROM orders WHERE status = 'accepted'"
-        return (
-            self.decided() == count
-            and self.number("orders", waiting) == 0
-            and len({mail.message_id for mail in mails(self.data / "mail")}) >= count
-            and all(not self.rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in DATABASES)
-            and all(self.has_read_all(*group) for group in READERS_OF_NEW_ORDER)
-        )
+    def _unfinished(self) -> Iterator[str]:
+        """What is still on its way."""
+        count, decided = len(self.accepted), self.decided()
+        if decided != count:
+            yield f"{decided} decisions for {count} orders"
+        if waiting := self.number(
+            "orders", "SELECT count(*) FROM orders WHERE status = 'accepted'"
+        ):
+            yield f"{waiting} orders without a result"
+        if (mailed := len({mail.message_id for mail in mails(self.data / "mail")})) < count:
+            yield f"{mailed} mails for {count} orders"
+        for name in DATABASES:
+            if self.rows(name, "SELECT 1 FROM outbox LIMIT 1"):
+                yield f"the outbox of {name} is not empty"
+        for service, group in READERS_OF_NEW_ORDER:
+            if not self.has_read_all(service, group):
+                yield f"{group} is at {self._position(service, group)} of {self._end()}"
 
     def has_read_all(self, service: str, group: str) -> bool:
         """Whether a group has looked at every record of NEW_ORDER."""
@@ -200,10 +209,23 @@ class Faulty:
         )
         return self.number(service, query)
 
-    def _end(self) -> int:
-        """How many records NEW_ORDER has."""
-        (state,) = describe_topics(self.kafka, [NEW_ORDER.name])
+    def _end(self) -> int | None:
+        """How many records NEW_ORDER has; None while a broker that came back has not said."""
+        try:
+            (state,) = describe_topics(self.kafka, [NEW_ORDER.name])
+        except KafkaError:
+            return None
         return sum(partition.high for partition in state.partitions)
+
+    def explain(self) -> None:
+        """Print what whoever reads of a failure needs to know."""
+        print(f"{len(self.accepted)} accepted;", *self._unfinished(), sep="\n")
+        print(*[f"{process.args}: {process.poll()}" for process in self._processes], sep="\n")
+        print(*self.said().splitlines()[-80:], sep="\n")
+
+    def said(self) -> str:
+        """What the processes have logged."""
+        return (self.data / "processes.log").read_text(errors="replace")
 
     def close(self) -> None:
         for process in self._processes:
@@ -335,5 +357,8 @@ def faulty(data: Path, nodes: int = 1) -> Iterator[Faulty]:
     shop = Faulty(data, seed, nodes)
     try:
         yield shop
+    except AssertionError:
+        shop.explain()
+        raise
     finally:
         shop.close()

@@ -56,7 +56,7 @@ def test_orders_are_taken_while_the_broker_is_down_and_go_on_when_it_is_back(
     backend: Backend, tmp_path: Path
 ) -> None:
     with faulty(tmp_path) as shop:
-        shop.listen()
+        shop.listen_and_join()
         for _ in range(backend.times(3)):
             shop.post(300)
             shop.broker.kill()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from shop.topics import DEADLETTER
 from tests.backends import URL, Backend, stranger
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
+from tests.forgetful import Forgetful
 from tests.postgres import PostgresDatabase, PostgresServer
 from tests.reading import read_all
 from tests.waiting import eventually
@@ -39,6 +41,32 @@ def test_a_minute_without_brokers_and_a_locked_database_make_no_order_wait_for_e
         shop.audit()
         assert listeners.poll() is None
         assert read_all(shop.kafka, DEADLETTER) == []
+
+
+def test_groups_whose_clients_have_lost_their_brokers_go_on(tmp_path: Path) -> None:
+    """librdkafka forgets brokers for good when one says at the wrong moment that there are none:
+    this is done until it did."""
+    with (
+        faulty(tmp_path) as shop,
+        closing(Forgetful(shop.broker.bootstrap_servers)) as broker,
+    ):
+        shop.told = broker.bootstrap_servers
+        listeners = shop.listen_and_join()
+        for _ in range(40):
+            shop.post(50)
+            for _ in range(5):
+                broker.forgets.set()
+                broker.cut()
+                shop.post_to_api_only(shop.moments.randrange(1, 100))
+                broker.forgets.clear()
+                shop.post_to_api_only(shop.moments.randrange(1, 100))
+            shop.settle()
+            if "has lost all its brokers" in shop.said():
+                break
+        else:
+            pytest.fail("no client has lost its brokers: this librdkafka does not forget them")
+        shop.audit()
+        assert listeners.poll() is None
 
 
 def test_a_rebalance_storm_loses_and_doubles_nothing(backend: Backend, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A client that has lost its brokers for good is replaced: nothing is lost, nothing counts twice.
 
-What librdkafka does then is simulated, by the calls that tell of it: that a broker answers that
-there are no brokers takes luck. tests/faults/test_outages.py freezes one."""
+What librdkafka does then is simulated, by the calls that tell of it, so that it happens each time.
+tests/faults/test_outages.py has real clients lose a real broker."""
 
 import gc
 import threading
@@ -37,6 +37,21 @@ Listen = Callable[..., ListenerContainer]
 MakeTopic = Callable[..., Topic[str]]
 
 
+class SlowToEnd:
+    """librdkafka's client, which waits when it is ended: it may await an answer that never comes
+    for as long as a rebalance takes."""
+
+    def __init__(self, client: Any, done: threading.Event) -> None:
+        self._client, self._done = client, done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def __del__(self) -> None:
+        del self._client
+        self._done.wait()
+
+
 def test_a_client_counts_as_lost_when_others_reach_brokers_again_and_again(
     kafka: Connection,
 ) -> None:
@@ -69,7 +84,7 @@ def test_a_group_goes_on_with_a_new_consumer(
     def on(text: str, work: Work) -> None:
         work.add(Decision, order_id=text, amount=Decimal(1), is_fraud=False)
 
-    enough = threading.Event()
+    enough, done = threading.Event(), threading.Event()
     container = listen(on, store=store)
     assert container.wait_until_assigned(30)
     gc.freeze()  # as the shop's processes do once they listen; no collection ends the old client
@@ -87,6 +102,7 @@ def test_a_group_goes_on_with_a_new_consumer(
         victim = container._consumers[0]._intake._client
         # No record may come in between: it is a sign of life.
         monkeypatch.setattr(victim, "consume", lambda _, __: (enough.wait(0.01), [])[1])
+        victim.consumer._inner_consumer = SlowToEnd(victim.consumer._inner_consumer, done)
         victim._failed(Code(Code._ALL_BROKERS_DOWN))
         eventually(lambda: "has lost all its brokers" in caplog.text)
         assert set(clients) == {victim}
@@ -94,6 +110,8 @@ def test_a_group_goes_on_with_a_new_consumer(
         monkeypatch.setattr(GroupClient, "topics_there", healthy)
         sending.join()
     eventually(lambda: count(database, Decision) == 2000, patience=60)
+    eventually(lambda: container._consumers[0].positions, "its share of the partitions")
+    done.set()
     gc.unfreeze()
     assert container.trouble is None
     assert "again in" not in caplog.text, "no record failed, so none came twice"

@@ -1,6 +1,7 @@
 """The client of a group's member: Quix's consumer, and a new one where it can never come back."""
 
 import logging
+import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
@@ -83,10 +84,8 @@ class GroupClient:
             "a new one",
             self._group,
         )
-        # Quix's object and the client in it hold one another, and may be frozen (gc.freeze): no
-        # collection would end the old client, and it would go on heartbeating.
-        self.consumer._inner_consumer = None
-        self.consumer = self._made()
+        old, self.consumer = self.consumer, self._made()
+        threading.Thread(target=_end, args=(old,), name="lost-client", daemon=True).start()
         self._lost.found()
         self.answered()
         self.subscribe(**self._callbacks)
@@ -107,3 +106,11 @@ class GroupClient:
         if error.code() in UNREACHABLE:
             self.down = True
         self._reachability.failed(error)
+
+
+def _end(consumer: Consumer) -> None:
+    """End a lost client. librdkafka may first wait, as long as a session or longer, for an answer
+    that never comes, and the group cannot wait with it. No callback of the old client is called."""
+    # Quix's object and the client in it hold one another, and may be frozen (gc.freeze): no
+    # collection would end the client, and it would go on heartbeating.
+    consumer._inner_consumer = None
