@@ -252,6 +252,7 @@ def test_the_demo_shows_ten_orders_to_their_end(place: Place) -> None:
     assert "_ECOMMERCE_SEND_EMAIL(" in result.stdout
     assert "FraudDetector -> ECOMMERCE_ORDER_" in result.stdout
     assert "Created for " in result.stdout
+    assert "No orders yet" not in result.stdout, "its customer has one"
     assert "10.50  PROCESSADO" in result.stdout
     assert "99.90  ERRO" in result.stdout
     assert place.processes() == {}

@@ -10,6 +10,7 @@ from shop.printable import printable
 from shop.reports.model import Decision
 
 MOST_SHOWN = 1000  # orders; the newest ones
+NO_ORDERS = "No orders yet."
 TOO_LONG = "too many digits to add up"
 
 _UNKNOWN = "unknown customer"

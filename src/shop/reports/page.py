@@ -7,7 +7,7 @@ from hashlib import sha256
 from html import escape
 
 from shop.printable import printable
-from shop.reports.content import Content, day_and_time, written
+from shop.reports.content import NO_ORDERS, Content, day_and_time, written
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --faint: #6b7280; --rule: #d9dce1;
@@ -105,7 +105,7 @@ def _totals(content: Content) -> str:
 
 def _orders(content: Content) -> str:
     if not content.lines:
-        return "<p>No orders yet.</p>"
+        return f"<p>{NO_ORDERS}</p>"
     rows = "\n".join(
         f"<tr><td>{day_and_time(line.at)}</td>"
         f"<td><code>{escape(printable(line.order_id))}</code></td>"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from shop.printable import printable
-from shop.reports.content import Content, day_and_time, written
+from shop.reports.content import NO_ORDERS, Content, day_and_time, written
 
 
 def as_text(content: Content) -> str:
@@ -22,7 +22,7 @@ def as_text(content: Content) -> str:
 
 def _orders(content: Content) -> Sequence[str]:
     if not content.lines:
-        return ["No orders yet."]
+        return [NO_ORDERS]
     amounts = _aligned([written(line.amount) for line in content.lines])
     ids = [printable(line.order_id) for line in content.lines]
     width = max(len("Order"), *map(len, ids))
