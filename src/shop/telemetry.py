@@ -40,8 +40,8 @@ def _start_tracing(role: str) -> None:
     from opentelemetry.sdk.resources import Resource
 
     from shop.tracing.export import SpanQueue
-    from shop.tracing.otlp import SpanExporter
-    from shop.tracing.spans import Provider
+    from shop.tracing.otlp import Collector
+    from shop.tracing.provider import Provider
 
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     if protocol != "http/protobuf":
@@ -49,8 +49,9 @@ def _start_tracing(role: str) -> None:
             "OTEL_EXPORTER_OTLP_PROTOCOL=%s is not supported; using http/protobuf", protocol
         )
     name = os.environ.get("OTEL_SERVICE_NAME", f"shop-{role}")
-    provider = Provider(resource=Resource.create({"service.name": name}))
-    provider.add_span_processor(SpanQueue(SpanExporter()))
+    resource = Resource.create({"service.name": name})
+    provider = Provider(resource=resource)
+    provider.add_span_processor(SpanQueue(Collector(resource)))
     trace.set_tracer_provider(provider)
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
-from opentelemetry import trace
+from opentelemetry import context, trace
 
 from shop.kafka import correlation
-from shop.kafka.tracing import below, sampled, span_of
+from shop.kafka.tracing import sampled, span_of
+from shop.tracing.begin import begin_with, failed, share
+from shop.tracing.remote import Shared
 
 HEADER = "X-Correlation-Id"
 
@@ -75,7 +77,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, refuse: Refuse, tracer: trace.Tracer | None) -> None:
         self._app = app
         self._refuse = refuse
-        self._tracer = tracer
+        self._begin = begin_with(tracer) if tracer else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -102,10 +104,18 @@ class RequestContext:
                 message["headers"] = [*message["headers"], (b"x-correlation-id", mark)]
             await send(message)
 
-        if self._tracer is None or self._is_untraced(request, scope["path"]):
+        if self._begin is None or self._is_untraced(request, scope["path"]):
             await app(scope, receive, send_correlated)
+            return
+        # Its parent is the client's span, else its sampling is the SDK's.
+        sender = request.traceparent
+        above = span_of(sender, request.tracestate) if sender else None
+        shared, own = _of_requests(scope["method"], *_place(scope)), {"url.path": scope["path"]}
+        span = self._begin(scope["method"], above, trace.SpanKind.SERVER, shared, own)
+        if span.is_recording():
+            await _traced(span, app, scope, receive, send_correlated)
         else:
-            await self._traced(self._tracer, request, app, scope, receive, send_correlated)
+            await app(scope, receive, send_correlated)
 
     def _is_untraced(self, request: _Request, path: str) -> bool:
         """What looks after the process asks often, and nobody asks what became of it."""
@@ -113,37 +123,22 @@ class RequestContext:
             return not sampled(request.traceparent)
         return path.startswith("/health") or path == "/metrics"
 
-    async def _traced(
-        self,
-        tracer: trace.Tracer,
-        request: _Request,
-        app: ASGIApp,
-        scope: Any,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        """The server span; its parent is the client's span, else its sampling is the SDK's."""
-        parent = below(span_of(request.traceparent, request.tracestate))
-        span = tracer.start_span(scope["method"], parent, trace.SpanKind.SERVER)
-        if not span.is_recording():
-            await app(scope, receive, send)
-            return
-        attributes = {
-            "http.request.method": scope["method"],
-            "url.path": scope["path"],
-            "url.scheme": scope["scheme"],
-        }
-        if scope.get("server"):
-            attributes["server.address"], attributes["server.port"] = scope["server"]
-        span.set_attributes(attributes)
-        with trace.use_span(span, end_on_exit=True):
 
-            async def send_traced(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    _describe(span, scope, message["status"])
-                await send(message)
+async def _traced(span: trace.Span, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+    async def send_traced(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            _describe(span, scope, message["status"])
+        await send(message)
 
-            await app(scope, receive, send_traced)
+    token = context.attach(trace.set_span_in_context(span))
+    try:
+        await app(scope, receive, send_traced)
+    except Exception as error:
+        failed(span, error)
+        raise
+    finally:
+        context.detach(token)
+        span.end()
 
 
 def route_of(scope: Any) -> str | None:
@@ -157,12 +152,33 @@ def _without_types(template: str) -> str:
     return re.sub(r":\w+}", "}", template)
 
 
+def _place(scope: Any) -> tuple[str, str, int]:
+    """Scheme and address that a request came to."""
+    return scope["scheme"], *(scope.get("server") or ("", 0))
+
+
+@lru_cache(maxsize=1000)
+def _of_requests(
+    method: str, scheme: str, host: str, port: int, route: str | None = None, status: int = 0
+) -> Shared:
+    """What the spans of these requests have in common; route and status are known at the end."""
+    shared = Shared({"http.request.method": method, "url.scheme": scheme})
+    if host:
+        shared["server.address"], shared["server.port"] = host, port
+    if route:
+        shared["http.route"] = route
+    if status:
+        shared["http.response.status_code"] = status
+    if status >= 500:
+        shared["error.type"] = str(status)
+    return shared
+
+
 def _describe(span: trace.Span, scope: Any, status: int) -> None:
-    if route := route_of(scope):
-        span.update_name(f"{scope['method']} {route}")
-        span.set_attribute("http.route", route)
-    span.set_attribute("http.response.status_code", status)
+    method, route = scope["method"], route_of(scope)
+    if route:
+        span.update_name(f"{method} {route}")
+    share(span, _of_requests(method, *_place(scope), route, status))
     span.set_attribute("shop.correlation_id", correlation_id(scope))
     if status >= 500:
-        span.set_attribute("error.type", str(status))
         span.set_status(trace.StatusCode.ERROR)

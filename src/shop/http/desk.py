@@ -12,9 +12,13 @@ from shop.db.database import Database
 from shop.db.group_commit import Commit, GroupCommit
 from shop.http.problems import RETRY_AFTER_S, ProblemError
 from shop.kafka.errors import StoreUnavailable
+from shop.tracing.begin import begin_here, within
+from shop.tracing.remote import Shared
 
 PATIENCE_S = 1.0  # a repeat waits this long for the first of its name
 DEADLINE_S = 30.0  # a request waits this long for the database
+
+_UNTRACED: AbstractContextManager[None] = nullcontext()
 
 
 class Named(Protocol):
@@ -45,8 +49,10 @@ class Desk(Generic[Request, Answer]):
 
     def __init__(self, database: Database, execute: Commit[Request, Answer]) -> None:
         self._commit = GroupCommit(database, execute)
-        self._database = database
         self._running: dict[object, asyncio.Future[None]] = {}
+        self._span_name = f"transaction {database.name}"
+        system = "sqlite" if database.path else "postgresql"
+        self._shared = Shared({"db.system.name": system, "db.namespace": database.name})
 
     async def take(self, request: Request) -> Answer:
         """What became of it, once that is committed. Raises InFlight and StoreUnavailable."""
@@ -70,15 +76,11 @@ class Desk(Generic[Request, Answer]):
     def _traced(self) -> AbstractContextManager[object]:
         """The span of a request's transaction, the wait for it included, where the request's own
         is recorded."""
-        if not trace.get_current_span().is_recording():
-            return nullcontext()
-        attributes = {
-            "db.system.name": "sqlite" if self._database.path else "postgresql",
-            "db.namespace": self._database.name,
-        }
-        return trace.get_tracer("shop.http").start_as_current_span(
-            f"transaction {self._database.name}", kind=trace.SpanKind.CLIENT, attributes=attributes
-        )
+        request = trace.get_current_span()
+        if not request.is_recording():
+            return _UNTRACED
+        begin = begin_here("shop.http")
+        return within(begin(self._span_name, request, trace.SpanKind.CLIENT, self._shared, {}))
 
     async def _submit(self, request: Request) -> Answer:
         try:

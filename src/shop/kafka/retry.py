@@ -68,9 +68,11 @@ class Attempts:
         self._failures[partition] = (offset, count)
         return count
 
-    def this_one(self, partition: Partition, offset: int) -> int:
+    def this_one(self, topic: str, partition: int, offset: int) -> int:
         """Which attempt the next one is; 1 is the first."""
-        at, count = self._failures.get(partition, (offset, 0))
+        if not self._failures:
+            return 1
+        at, count = self._failures.get(Partition(topic, partition), (offset, 0))
         return count + 1 if at == offset else 1
 
     def redelivery(self, asked: float | None) -> float:

@@ -8,23 +8,27 @@ written by hand too, at a fifth of what the SDK's propagator costs.
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 
-from shop.kafka.wire import EVENT_ID, TRACEPARENT, TRACESTATE, Headers
+from shop.kafka.wire import EVENT_ID, TRACEPARENT, TRACESTATE, Headers, Message
+from shop.tracing.begin import begin_here, within
+from shop.tracing.remote import Above, Remote, Shared
+
+SCOPE = "shop.kafka"  # of the spans
 
 # Of letters and redriven records, which keep the traceparent that their record was first sent with.
 AS_LETTER, REDRIVEN = "dead-letter-traceparent", "redrive-traceparent"
-_OF_SENDERS = {TRACEPARENT, TRACESTATE, AS_LETTER, REDRIVEN}  # no record has both of the last
+_RARE_OF_SENDERS = {TRACESTATE, AS_LETTER, REDRIVEN}  # no record has both of the last
+_OF_SENDERS = {TRACEPARENT, *_RARE_OF_SENDERS}
 
 _TRACEPARENT = re.compile(
     r"\A(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-|\Z)"
 )
+_UNTRACED = trace.ProxyTracerProvider  # stands where a process has set up none
 _NOTHING: AbstractContextManager[None] = nullcontext()
-
-tracer = trace.get_tracer("shop.kafka")
 
 
 def sampled(traceparent: str | None) -> bool:
@@ -39,9 +43,10 @@ def sampled(traceparent: str | None) -> bool:
 
 def recorded(traceparent: str | None) -> bool:
     """Whether spans are to be made of a record: it is sampled, and this process traces."""
-    return sampled(traceparent) and not isinstance(
-        trace.get_tracer_provider(), trace.ProxyTracerProvider
-    )
+    flags = traceparent[53:55] if traceparent else "00"
+    if flags == "00" or (flags != "01" and not sampled(traceparent)):
+        return False
+    return type(trace.get_tracer_provider()) is not _UNTRACED
 
 
 def traceparent_to(context: trace.SpanContext) -> str:
@@ -62,24 +67,25 @@ def here_or_sender(headers: Headers) -> str | None:
     return current_traceparent() or (sender if sampled(sender) else None)
 
 
-def span_of(traceparent: str | None, tracestate: str | None = None) -> trace.SpanContext | None:
+def span_of(traceparent: str | None, tracestate: str | None = None) -> Remote | None:
     """The span that a traceparent tells of; None where it is none."""
     found = _TRACEPARENT.match(traceparent or "")
     if found is None:
         return None
     state = trace.TraceState.from_header([tracestate]) if tracestate else None
-    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
-    return trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(flags), state)
+    trace_id, span_id, flags = found.groups()
+    number = 1 if flags == "01" else int(flags, 16)
+    return Remote(bytes.fromhex(trace_id), bytes.fromhex(span_id), number, state)
 
 
-def below(span: trace.SpanContext | None) -> Context:
-    """Where a child of that span is to be made; without one, where a root is."""
-    if span is None:
-        return Context()
-    return trace.set_span_in_context(trace.NonRecordingSpan(span), Context())
+def sender_of_message(message: Message[Any]) -> Remote | None:
+    """As `sender_of`; of most messages their traceparent tells all."""
+    if _RARE_OF_SENDERS.isdisjoint([name for name, _ in message.headers]):
+        return span_of(message.traceparent)
+    return sender_of(message.headers)
 
 
-def sender_of(headers: Headers) -> trace.SpanContext | None:
+def sender_of(headers: Headers) -> Remote | None:
     """The span that sent a record; as a letter, or redriven, where it is one."""
     found = {name: value for name, value in headers if name in _OF_SENDERS}
     state = found.get(TRACESTATE)
@@ -99,7 +105,7 @@ def _latest(headers: Mapping[str, bytes | None]) -> str | None:
 def link(traceparent: str | None) -> list[trace.Link]:
     """A link to the span of a traceparent that is sampled."""
     span = span_of(traceparent)
-    return [trace.Link(span)] if span is not None and span.trace_flags.sampled else []
+    return [trace.Link(span.context)] if span is not None and span.sampled else []
 
 
 def send(
@@ -116,23 +122,18 @@ def send(
     """The span `send TOPIC`, and its context put into `headers` for the receiver, as header `into`.
 
     The parent is the current span, or else `traceparent`, which is passed on as it is when it is
-    not sampled, or nothing is traced in this process."""
-    parent: Context | None = None  # the current one
-    if not trace.get_current_span().is_recording():
+    not sampled, or nothing is traced in this process. `attributes`: others than a send has."""
+    current = trace.get_current_span()
+    above: Above = current
+    if not current.is_recording():
         if not traceparent:
             return _NOTHING
         if not recorded(traceparent):
             if into == TRACEPARENT or sampled(traceparent):
                 headers.append((into, traceparent.encode("ascii", "replace")))
             return _NOTHING
-        parent = below(span_of(traceparent))
-    told: dict[str, Any] = {
-        "messaging.system": "kafka",
-        "messaging.operation.name": "send",
-        "messaging.operation.type": "send",
-        "messaging.destination.name": topic,
-        "messaging.message.conversation_id": correlation_id,
-    }
+        above = span_of(traceparent)
+    told: dict[str, Any] = {"messaging.message.conversation_id": correlation_id}
     if key is not None:
         told["messaging.kafka.message.key"] = key
     for name, value in headers:
@@ -140,33 +141,22 @@ def send(
             told["messaging.message.id"] = value.decode("utf-8", "replace")
     if attributes:
         told |= attributes
-    span = tracer.start_span(f"send {topic}", parent, trace.SpanKind.PRODUCER, told, links)
+    kind, shared = trace.SpanKind.PRODUCER, _of_sends(topic)
+    span = begin_here(SCOPE)(f"send {topic}", above, kind, shared, told, links=links or ())
     context = span.get_span_context()
     headers.append((into, traceparent_to(context).encode()))
     if context.trace_state and into == TRACEPARENT:
         headers.append((TRACESTATE, context.trace_state.to_header().encode()))
-    return _Sending(span)
+    return within(span)
 
 
-class _Sending:
-    """Until the block's end, which is the send's."""
-
-    __slots__ = ("_span",)
-
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-
-    def __enter__(self) -> None:
-        """The span is not made current: nothing is made below it."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, Exception):
-            failed(self._span, error)
-        self._span.end()
-
-
-def failed(span: trace.Span, error: Exception) -> None:
-    """Say so of a span."""
-    span.set_attribute("error.type", type(error).__qualname__)
-    span.record_exception(error)
-    span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"[:500])
+@lru_cache(maxsize=1000)
+def _of_sends(topic: str) -> Shared:
+    return Shared(
+        {
+            "messaging.system": "kafka",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": topic,
+        }
+    )

@@ -1,64 +1,116 @@
 """Spans that cost a fifth of the SDK's, for what is done with each record.
 
 The SDK checks and copies each attribute under a lock. These take what they are given: attributes as
-OpenTelemetry wants them, by one thread at a time. Samplers, processors and exporters are the SDK's,
-and see of them what they see of its own.
+OpenTelemetry wants them, by one thread at a time. Attributes that many spans share are kept once,
+and what only a processor of spans may ask for is made when it does. Samplers and processors are the
+SDK's, and see of these spans what they see of its own.
 """
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import getrandbits
-from typing import Any
+from typing import Protocol
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.util.types import AttributeValue
+
+from shop.tracing.remote import Remote, Shared
 
 Attributes = Mapping[str, AttributeValue] | None
 
 STACK = 4000  # characters of a stack trace; its end says most
 
 _SAMPLED = trace.TraceFlags(trace.TraceFlags.SAMPLED)
-_UNSET = trace.Status()
+_NOT_SAMPLED = trace.TraceFlags.get_default()
+UNSET = trace.Status()
+_NONE_SHARED = Shared()
+
+
+class Maker(Protocol):
+    """Of whom a span is: a tracer."""
+
+    resource: Resource
+    scope: InstrumentationScope
+
+    @property
+    def processor(self) -> "Processor": ...
+
+
+class Processor(Protocol):
+    @property
+    def hear_end(self) -> Callable[[ReadableSpan], None]: ...
 
 
 class Span(ReadableSpan, trace.Span):
     """A recorded span. What is said of it after its end is passed over."""
 
+    # What ReadableSpan has; its own __init__ would cost twice as much.
+    _events: Sequence[Event] = ()
+    _status = UNSET
+    _end_time: int | None = None
+    _instrumentation_info = None
+    _made: trace.SpanContext | None = None
+
     def __init__(
         self,
         name: str,
-        context: trace.SpanContext,
-        parent: trace.SpanContext | None,
+        trace_id: bytes,
+        state: trace.TraceState | None,
+        above: "Remote | Span | trace.SpanContext | None",
         kind: trace.SpanKind,
-        attributes: Attributes,
-        links: Sequence[trace.Link],
+        shared: Shared,
+        own: dict[str, AttributeValue],
+        links: Sequence[trace.Link | Remote],
         start_time: int | None,
-        tracer: "Tracer",
+        tracer: Maker,
     ) -> None:
-        # All that ReadableSpan has; its own __init__ would cost twice as much.
+        self.trace_id, self.span_id, self.state = trace_id, drawn(64), state
+        self.above = above
+        self.shared, self.own = shared, own
+        # Others may have the same.
+        self.linked: tuple[trace.Link | Remote, ...] | list[trace.Link | Remote] = tuple(links)
         self._name = name
-        self._context = context
-        self._parent = parent
         self._kind = kind
-        self._attributes: dict[str, AttributeValue] = dict(attributes) if attributes else {}
-        self._links: Sequence[trace.Link] = links
-        self._events: Sequence[Event] = ()
-        self._status = _UNSET
-        self._start_time = start_time or time.time_ns()
-        self._end_time: int | None = None
-        self._resource = tracer.resource
-        self._instrumentation_scope = tracer.scope
-        self._instrumentation_info = None
-        self._processor = tracer.processor
+        self._start_time: int = start_time or time.time_ns()
+        self._tracer = tracer
+
+    @property
+    def _resource(self) -> Resource:  # type: ignore[override]
+        return self._tracer.resource
+
+    @property
+    def _instrumentation_scope(self) -> InstrumentationScope:  # type: ignore[override]
+        return self._tracer.scope
+
+    @property
+    def _context(self) -> trace.SpanContext:  # type: ignore[override]
+        if self._made is None:
+            self._made = context_of(self.trace_id, self.span_id, _SAMPLED, self.state)
+        return self._made
+
+    @property
+    def _parent(self) -> trace.SpanContext | None:  # type: ignore[override]
+        if isinstance(self.above, Remote):
+            return self.above.context
+        return self.above.get_span_context() if isinstance(self.above, Span) else self.above
+
+    @property
+    def _attributes(self) -> dict[str, AttributeValue]:  # type: ignore[override]
+        return {**self.shared, **self.own}
+
+    @property
+    def _links(self) -> list[trace.Link]:  # type: ignore[override]
+        return [
+            trace.Link(link.context, getattr(link, "attributes", None) or {})
+            for link in self.linked
+        ]
 
     def get_span_context(self) -> trace.SpanContext:
-        return self._context  # type: ignore[return-value]  # it always has one
+        return self._context
 
     def is_recording(self) -> bool:
         return self._end_time is None
@@ -66,21 +118,35 @@ class Span(ReadableSpan, trace.Span):
     def end(self, end_time: int | None = None) -> None:
         if self._end_time is None:
             self._end_time = end_time or time.time_ns()
-            self._processor.on_end(self)
+            self._tracer.processor.hear_end(self)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if self._end_time is None:
-            self._attributes[key] = value
+        if key in self.shared:
+            self.set_attributes({key: value})
+        elif self._end_time is None:
+            self.own[key] = value
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         if self._end_time is None:
-            self._attributes.update(attributes)
+            if not self.shared.keys().isdisjoint(attributes):
+                self.shared, self.own = _NONE_SHARED, self._attributes
+            self.own.update(attributes)
+
+    def share(self, shared: Shared) -> None:
+        """These in place of what it shared, and of what it was given itself under their names."""
+        if self._end_time is None:
+            if not shared.keys().isdisjoint(self.own):
+                self.own = {k: value for k, value in self.own.items() if k not in shared}
+            self.shared = shared
 
     def add_link(self, context: trace.SpanContext, attributes: Attributes = None) -> None:
+        self.link_with(trace.Link(context, attributes or {}))
+
+    def link_with(self, link: trace.Link | Remote) -> None:
         if self._end_time is None:
-            if not isinstance(self._links, list):
-                self._links = list(self._links)
-            self._links.append(trace.Link(context, attributes or {}))
+            if isinstance(self.linked, tuple):
+                self.linked = list(self.linked)
+            self.linked.append(link)
 
     def add_event(
         self, name: str, attributes: Attributes = None, timestamp: int | None = None
@@ -119,82 +185,33 @@ class Span(ReadableSpan, trace.Span):
             self._name = name
 
 
-class Tracer(trace.Tracer):
-    """Thread-safe."""
+class NotSampled(trace.NonRecordingSpan):
+    """Its context is made when somebody asks for it; mostly nobody does."""
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        resource: Resource,
-        scope: InstrumentationScope,
-        processor: SpanProcessor,
-    ) -> None:
-        self.resource, self.scope, self.processor = resource, scope, processor
-        self._sampler = sampler
-        # As all of OTEL_TRACES_SAMPLER that begin with parentbased_: asked for roots only.
-        self._children_follow = isinstance(sampler, ParentBased)
+    def __init__(self, trace_id: bytes, state: trace.TraceState | None) -> None:
+        self._place = trace_id, state
+        self._made: trace.SpanContext | None = None
 
-    def start_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
-        attributes: Attributes = None,
-        links: Sequence[trace.Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-    ) -> trace.Span:
-        found = trace.get_current_span(context).get_span_context()
-        parent = found if found.is_valid else None
-        trace_id = parent.trace_id if parent else _nonzero(128)
-        state = parent.trace_state if parent else None
-        if parent and self._children_follow:
-            sampled = parent.trace_flags.sampled
-        else:
-            result = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
-            sampled, state = result.decision is Decision.RECORD_AND_SAMPLE, result.trace_state
-        flags = _SAMPLED if sampled else trace.TraceFlags.get_default()
-        own = trace.SpanContext(trace_id, _nonzero(64), False, flags, state)
-        if not sampled:
-            return trace.NonRecordingSpan(own)
-        span = Span(name, own, parent, kind, attributes, links or (), start_time, self)
-        self.processor.on_start(span, context)  # type: ignore[arg-type]  # not the SDK's class
-        return span
+    @property
+    def _context(self) -> trace.SpanContext:  # type: ignore[override]
+        if self._made is None:
+            trace_id, state = self._place
+            self._made = context_of(trace_id, drawn(64), _NOT_SAMPLED, state)
+        return self._made
 
-    def start_as_current_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
-        attributes: Attributes = None,
-        links: Sequence[trace.Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
-    ) -> Any:
-        span = self.start_span(name, context, kind, attributes, links, start_time)
-        return trace.use_span(span, end_on_exit, record_exception, set_status_on_exception)
+    def get_span_context(self) -> trace.SpanContext:
+        return self._context
 
 
-class Provider(TracerProvider):
-    """The SDK's, but for the spans."""
-
-    def get_tracer(
-        self,
-        instrumenting_module_name: str,
-        instrumenting_library_version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Attributes = None,
-    ) -> trace.Tracer:
-        scope = InstrumentationScope(
-            instrumenting_module_name, instrumenting_library_version, schema_url, attributes
-        )
-        return Tracer(self.sampler, self.resource, scope, self._active_span_processor)
+def context_of(
+    trace_id: bytes, span_id: bytes, flags: trace.TraceFlags, state: trace.TraceState | None
+) -> trace.SpanContext:
+    ids = int.from_bytes(trace_id), int.from_bytes(span_id)
+    return trace.SpanContext(*ids, False, flags, state)
 
 
-def _nonzero(bits: int) -> int:
+def drawn(bits: int) -> bytes:
+    """By lot; not 0, which is no id."""
     while not (drawn := getrandbits(bits)):
         pass
-    return drawn
+    return drawn.to_bytes(bits // 8)

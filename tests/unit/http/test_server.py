@@ -34,6 +34,9 @@ def test_a_request_is_a_span_and_its_send_a_child_of_it(
     api.stop()
     found = by_name(spans)
     server, send = found["POST /orders"], found["send ECOMMERCE_NEW_ORDER"]
+    transaction = found["transaction orders"]
+    assert transaction.parent == server.context
+    assert transaction.attributes == {"db.system.name": "sqlite", "db.namespace": "orders"}
     assert server.context is not None
     assert send.context is not None
     assert server.parent is not None
@@ -41,11 +44,38 @@ def test_a_request_is_a_span_and_its_send_a_child_of_it(
     assert trace.format_span_id(server.parent.span_id) == CLIENT[36:52]
     assert send.parent.span_id == server.context.span_id
     assert trace.format_span_id(send.context.span_id) in sent.headers["traceparent"]
-    assert server.attributes is not None
-    assert server.attributes["http.request.method"] == "POST"
-    assert server.attributes["http.route"] == "/orders"
-    assert server.attributes["http.response.status_code"] == 202
-    assert server.attributes["shop.correlation_id"] == answer.headers["x-correlation-id"]
+    assert server.attributes == {
+        "http.request.method": "POST",
+        "http.route": "/orders",
+        "http.response.status_code": 202,
+        "url.path": "/orders",
+        "url.scheme": "http",
+        "server.address": "127.0.0.1",
+        "server.port": api.server.port,
+        "shop.correlation_id": answer.headers["x-correlation-id"],
+    }
+
+
+def test_a_request_that_fails_is_an_error_and_the_next_one_is_not(
+    start_api: Callable[..., Api], spans: InMemorySpanExporter
+) -> None:
+    def broken() -> str | None:
+        raise OSError("disk gone")
+
+    api = start_api(tracer=trace.get_tracer("test"), checks=Checks({"orders database": broken}))
+    sampled = {"traceparent": f"{CLIENT}01"}  # nobody asks for the traces of health otherwise
+    api.client.get("/health/ready", headers=sampled)
+    api.client.get("/health/live", headers=sampled)
+    api.stop()
+    found = by_name(spans)
+    failed, well = found["GET /health/ready"], found["GET /health/live"]
+    assert failed.attributes is not None
+    assert well.attributes is not None
+    assert failed.attributes["error.type"] == "503"
+    assert failed.status.status_code is trace.StatusCode.ERROR
+    assert well.attributes["http.response.status_code"] == 200
+    assert "error.type" not in well.attributes
+    assert well.status.status_code is trace.StatusCode.UNSET
 
 
 def test_the_span_of_a_read_is_named_by_its_route(

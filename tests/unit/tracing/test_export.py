@@ -2,21 +2,22 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from shop.tracing.export import SpanQueue
-from shop.tracing.spans import Provider
+from shop.tracing.otlp import Written
+from shop.tracing.provider import Provider
 from tests.waiting import eventually
 
 Start = Callable[..., Callable[[int], None]]
 
 
-class Collector(SpanExporter):
+class Collector:
     """Takes spans unless told not to."""
 
     def __init__(self) -> None:
@@ -26,12 +27,15 @@ class Collector(SpanExporter):
         self.away = False
         self.ended = False
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def take(self, written: Written) -> object:
         self.taking.wait(30)
         if self.away:
-            return SpanExportResult.FAILURE
+            return "it is away"
+        ((scope, in_a_row),) = written.items()
+        assert scope == "test"
+        spans = ScopeSpans.FromString(bytes(in_a_row)).spans
         self.batches.append([span.name for span in spans])
-        return SpanExportResult.SUCCESS
+        return None
 
     def shutdown(self) -> None:
         self.ended = True
@@ -133,7 +137,7 @@ def test_a_collector_that_goes_and_comes_back_is_two_lines(
     eventually(arrived)
     eventually(lambda: len(caplog.records) == 2, "another line")
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert caplog.messages[0].startswith("1 spans are lost, trying on with later ones: ")
+    assert caplog.messages[0] == "1 spans are lost, trying on with later ones: it is away"
     assert caplog.messages[1] == "the collector takes spans again"
 
 
@@ -151,6 +155,28 @@ def test_what_a_collector_does_not_take_at_the_end_is_told(
 
     assert caplog.messages[0].startswith("10 spans are lost")
     assert caplog.messages[-1] == "30 spans were not sent before the end"
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_a_span_that_cannot_be_written_is_dropped_and_hurts_nobody(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = Provider(shutdown_on_exit=False)
+    provider.add_span_processor(SpanQueue(collector))
+    tracer = provider.get_tracer("test")
+    odd: Any = {"what": Unspeakable()}
+    for _ in range(2):
+        tracer.start_span("odd", Context(), attributes=odd).end()
+    tracer.start_span("even", Context()).end()
+    provider.shutdown()
+
+    assert collector.names == ["even"]
+    told = "span odd is lost: it cannot be written: ValueError('no words')"
+    assert caplog.messages == [told]
 
 
 def test_a_number_that_is_none_is_told_and_the_default_counts(

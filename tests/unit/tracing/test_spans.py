@@ -5,20 +5,24 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider, sampling
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shop.tracing.spans import Provider
+from shop.tracing.begin import begin_with, linking, share
+from shop.tracing.provider import Provider
+from shop.tracing.remote import Remote, Shared
 
 SENDER = trace.SpanContext(0xA1, 0xB2, True, trace.TraceFlags(1), trace.TraceState([("k", "v")]))
+REMOTE = Remote((0xA1).to_bytes(16), (0xB2).to_bytes(8), 1, SENDER.trace_state)
 UNSAMPLED = trace.SpanContext(0xA1, 0xB2, True, trace.TraceFlags(0))
 
 
 def below(parent: trace.SpanContext) -> Context:
     return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context())
+
+
+SUSPICIOUS = sampling.ParentBased(sampling.ALWAYS_ON, remote_parent_sampled=sampling.ALWAYS_OFF)
 
 
 class Begun(SpanProcessor):
@@ -35,22 +39,33 @@ class Begun(SpanProcessor):
 
 @pytest.mark.parametrize("kind", [Provider, TracerProvider])
 def test_a_processor_hears_of_the_beginning_too(kind: type[TracerProvider]) -> None:
-    provider, begun = kind(), Begun()
-    provider.add_span_processor(begun)
+    provider, heard = kind(), Begun()
+    provider.add_span_processor(heard)
     tracer = provider.get_tracer("shop.test")
     tracer.start_span("process", below(SENDER))
     tracer.start_span("not sampled", below(UNSAMPLED))
+    begin_with(tracer)("begun", REMOTE, trace.SpanKind.CONSUMER, Shared(), {})
 
-    assert begun.names == [("process", SENDER.span_id)]
+    assert heard.names == [("process", SENDER.span_id), ("begun", SENDER.span_id)]
+
+
+class Kept(SpanProcessor):
+    """Unlike the SDK's processors it does not hear of beginnings, as ours does not."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.spans.append(span)
 
 
 def finished(
     kind: type[TracerProvider], program: Callable[[trace.Tracer], object], **options: Any
-) -> tuple[ReadableSpan, ...]:
-    provider, exporter = kind(**options), InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+) -> list[ReadableSpan]:
+    provider, kept = kind(**options), Kept()
+    provider.add_span_processor(kept)
     program(provider.get_tracer("shop.test"))
-    return exporter.get_finished_spans()
+    return kept.spans
 
 
 def attributes_and_links(tracer: trace.Tracer) -> None:
@@ -81,6 +96,53 @@ def a_current_child(tracer: trace.Tracer) -> None:
         assert trace.get_current_span() is outer
         tracer.start_span("inner", start_time=2).end(3)
     outer.end(4)
+
+
+def begun_below_a_remote_span(tracer: trace.Tracer) -> None:
+    begin = begin_with(tracer)
+    shared = Shared({"a": "text", "n": 1})
+    links = [trace.Link(SENDER)]
+    span = begin(
+        "process", REMOTE, trace.SpanKind.CONSUMER, shared, {"b": 1}, links=links, start_time=10
+    )
+    another = begin("process", REMOTE, trace.SpanKind.CONSUMER, shared, {"b": 2}, start_time=10)
+    with trace.use_span(span):
+        begin(
+            "send", trace.get_current_span(), trace.SpanKind.PRODUCER, shared, {}, start_time=11
+        ).end(12)
+    span.set_attribute("b", 3)
+    span.set_attributes({"n": 4, "more": 5})
+    another.set_attribute("a", "another text")
+    for one in (span, another):
+        link_with = linking(one)
+        link_with(REMOTE)
+        one.end(20)
+        one.set_attribute("a", "late")
+        link_with(REMOTE)
+    assert shared == {"a": "text", "n": 1}
+
+
+def begun_above_all(tracer: trace.Tracer) -> None:
+    begin = begin_with(tracer)
+    root = begin("poll", None, trace.SpanKind.CLIENT, Shared({"a": 1}), {"b": 2}, start_time=10)
+    begin("commit", root, trace.SpanKind.INTERNAL, Shared(), {}, start_time=11).end(12)
+    root.end(20)
+    unsampled = Remote(b"\x01" * 16, b"\x02" * 8, 0)
+    assert not begin("process", unsampled, trace.SpanKind.CONSUMER, Shared(), {}).is_recording()
+
+
+def shared_and_shared_anew(tracer: trace.Tracer) -> None:
+    shared, more = Shared({"method": "GET"}), Shared({"method": "GET", "status": 200})
+    begin = begin_with(tracer)
+    spans = [
+        begin("GET", None, trace.SpanKind.SERVER, shared, {"path": path}, start_time=10)
+        for path in ("/a", "/b")
+    ]
+    share(spans[0], more)
+    for span in spans:
+        span.end(20)
+    share(spans[1], more)
+    assert (shared, more) == ({"method": "GET"}, {"method": "GET", "status": 200})
 
 
 def an_error(tracer: trace.Tracer) -> None:
@@ -115,6 +177,9 @@ def an_error_that_is_none(tracer: trace.Tracer) -> None:
         attributes_and_links,
         a_child_of_a_remote_span,
         a_current_child,
+        begun_below_a_remote_span,
+        begun_above_all,
+        shared_and_shared_anew,
         an_error,
         an_error_that_goes_through,
         an_error_that_is_none,
@@ -135,9 +200,11 @@ def seen(span: ReadableSpan) -> dict[str, Any]:
     del found["context"]["span_id"], found["resource"]
     if not span.parent or span.parent.trace_id != SENDER.trace_id:
         del found["context"]["trace_id"]
+    if not span.parent or not span.parent.is_remote:
         found["parent_id"] = found["parent_id"] is not None
-    if (span.end_time or 0) > 100:
-        del found["end_time"]
+    for name in ("start_time", "end_time"):
+        if (getattr(span, name) or 0) > 100:
+            del found[name]
     assert span.instrumentation_scope is not None
     return found | {"scope": span.instrumentation_scope.name, "flags": flags(span) & 1}
 
@@ -145,6 +212,16 @@ def seen(span: ReadableSpan) -> dict[str, Any]:
 def flags(span: ReadableSpan) -> int:
     assert span.context is not None
     return int(span.context.trace_flags)
+
+
+def started(tracer: trace.Tracer, parent: trace.SpanContext | None) -> trace.Span:
+    return tracer.start_span("x", below(parent) if parent else Context())
+
+
+def begun_at_once(tracer: trace.Tracer, parent: trace.SpanContext | None) -> trace.Span:
+    ids = (parent.trace_id.to_bytes(16), parent.span_id.to_bytes(8)) if parent else None
+    above = Remote(*ids, parent.trace_flags, parent.trace_state) if parent and ids else None
+    return begin_with(tracer)("x", above, trace.SpanKind.INTERNAL, Shared(), {})
 
 
 @pytest.mark.parametrize(
@@ -158,22 +235,26 @@ def flags(span: ReadableSpan) -> int:
         (sampling.ALWAYS_OFF, SENDER, False),
         (sampling.ALWAYS_ON, UNSAMPLED, True),
         (sampling.ParentBasedTraceIdRatio(0.0), None, False),
+        (SUSPICIOUS, SENDER, False),
         (sampling.TraceIdRatioBased(0.0), SENDER, False),
     ],
 )
 @pytest.mark.parametrize("kind", [Provider, TracerProvider])
+@pytest.mark.parametrize("start", [started, begun_at_once])
 def test_samplers_are_asked_as_the_sdk_asks_them(
+    start: Callable[[trace.Tracer, trace.SpanContext | None], trace.Span],
     kind: type[TracerProvider],
     sampler: sampling.Sampler,
     parent: trace.SpanContext | None,
     recorded: bool,
 ) -> None:
     def program(tracer: trace.Tracer) -> None:
-        span = tracer.start_span("x", below(parent) if parent else Context())
+        span = start(tracer, parent)
         assert span.is_recording() == recorded
         context = span.get_span_context()
         assert context.trace_flags.sampled == recorded
         assert context.is_valid
+        assert span.get_span_context() == context
         if parent:
             assert context.trace_id == parent.trace_id
             assert context.span_id != parent.span_id
@@ -182,10 +263,69 @@ def test_samplers_are_asked_as_the_sdk_asks_them(
     assert len(finished(kind, program, sampler=sampler)) == recorded
 
 
-def test_a_share_of_roots_is_sampled_by_their_ids() -> None:
+class Telling(sampling.Sampler):
+    def should_sample(self, *_: Any, **__: Any) -> sampling.SamplingResult:
+        return sampling.SamplingResult(sampling.Decision.RECORD_AND_SAMPLE, {"why": "asked"})
+
+    def get_description(self) -> str:
+        return "telling"
+
+
+@pytest.mark.parametrize("kind", [Provider, TracerProvider])
+def test_a_sampler_says_what_a_span_begins_with(kind: type[TracerProvider]) -> None:
+    def program(tracer: trace.Tracer) -> None:
+        tracer.start_span("x", Context(), attributes={"a": 1}).end()
+
+    (found,) = finished(kind, program, sampler=Telling())
+    assert found.attributes == {"why": "asked"}
+
+
+@pytest.mark.parametrize("kind", [Provider, TracerProvider])
+def test_links_that_many_spans_are_given_stay_as_they_are(kind: type[TracerProvider]) -> None:
+    def program(tracer: trace.Tracer) -> None:
+        links = [trace.Link(SENDER)]
+        spans = [tracer.start_span("x", Context(), links=links) for _ in range(2)]
+        spans[0].add_link(UNSAMPLED)
+        for span in spans:
+            span.end()
+
+    assert [len(span.links) for span in finished(kind, program)] == [2, 1]
+
+
+class Baggage(SpanProcessor):
+    def __init__(self) -> None:
+        self.found: list[object] = []
+
+    def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+        self.found.append(baggage.get_baggage("tenant", parent_context))
+
+
+@pytest.mark.parametrize("kind", [Provider, TracerProvider])
+def test_what_is_begun_below_the_current_span_has_its_context(kind: type[TracerProvider]) -> None:
+    provider, processor = kind(), Baggage()
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("shop.test")
+    token = context.attach(baggage.set_baggage("tenant", "42"))
+    with tracer.start_as_current_span("outer"):
+        above = trace.get_current_span()
+        begin_with(tracer)("send", above, trace.SpanKind.PRODUCER, Shared(), {})
+    context.detach(token)
+
+    assert processor.found == ["42", "42"]
+
+
+@pytest.mark.parametrize("start", [started, begun_at_once])
+def test_a_share_of_roots_is_sampled_by_their_ids(
+    start: Callable[[trace.Tracer, trace.SpanContext | None], trace.Span],
+) -> None:
+    unsampled = []
+
     def program(tracer: trace.Tracer) -> None:
         for _ in range(1000):
-            tracer.start_span("x", Context()).end()
+            span = start(tracer, None)
+            if not span.is_recording():
+                unsampled.append(span.get_span_context().trace_id)
+            span.end()
 
     found = finished(Provider, program, sampler=sampling.ParentBasedTraceIdRatio(0.5))
 
@@ -193,3 +333,5 @@ def test_a_share_of_roots_is_sampled_by_their_ids() -> None:
     bound = sampling.TraceIdRatioBased.get_bound_for_rate(0.5)
     mask = sampling.TraceIdRatioBased.TRACE_ID_LIMIT
     assert all((span.context.trace_id & mask) < bound for span in found)
+    assert all((trace_id & mask) >= bound for trace_id in unsampled)
+    assert len(found) + len(unsampled) == 1000
