@@ -96,7 +96,8 @@ class RequestContext:
             elif name == b"traceparent" and _TRACEPARENT.match(value):
                 request.traceparent = value.decode("ascii")
             elif name == b"tracestate":
-                request.tracestate = value.decode("latin-1")
+                more = value.decode("latin-1")  # a header that may come in parts
+                request.tracestate = f"{request.tracestate},{more}" if request.tracestate else more
 
         async def send_correlated(message: Message) -> None:
             if message["type"] == "http.response.start":

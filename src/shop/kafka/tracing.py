@@ -24,8 +24,9 @@ AS_LETTER, REDRIVEN = "dead-letter-traceparent", "redrive-traceparent"
 _RARE_OF_SENDERS = {TRACESTATE, AS_LETTER, REDRIVEN}  # no record has both of the last
 _OF_SENDERS = {TRACEPARENT, *_RARE_OF_SENDERS}
 
-_TRACEPARENT = re.compile(
-    r"\A(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-|\Z)"
+_TRACEPARENT = re.compile(  # later versions may have more fields
+    r"\A(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    r"(?:\Z|(?<!\A00.{53})-)"
 )
 _UNTRACED = trace.ProxyTracerProvider  # stands where a process has set up none
 _NOTHING: AbstractContextManager[None] = nullcontext()

@@ -68,7 +68,12 @@ class within:
 
 
 def failed(span: trace.Span, error: Exception) -> None:
-    """Say so of a span."""
-    span.set_attribute("error.type", type(error).__qualname__)
-    span.record_exception(error)
-    span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"[:500])
+    """Say so of a span. Never raises, also where an error cannot even say what it is."""
+    kind = type(error).__qualname__
+    span.set_attribute("error.type", kind)
+    try:
+        span.record_exception(error)
+        what = f"{kind}: {error}"
+    except Exception as why:
+        what = f"{kind}, whose text cannot be had: {type(why).__qualname__}"
+    span.set_status(trace.StatusCode.ERROR, what[:500])

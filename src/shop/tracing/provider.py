@@ -1,6 +1,5 @@
 """The SDK's provider, whose tracers make the spans of `shop.tracing.spans`."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,18 +13,21 @@ from opentelemetry.sdk.trace import (
     TracerProvider,
     sampling,
 )
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    Decision,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.util.types import AttributeValue
 
 from shop.tracing.remote import Above, Remote, Shared, around
-from shop.tracing.spans import Attributes, NotSampled, Span, drawn
+from shop.tracing.spans import Attributes, NotSampled, Span, drawn, tells
 
 # What the description of a sampler ends with whose children are sampled as their parents are.
-_FOLLOWING = sampling.ParentBased(sampling.ALWAYS_ON).get_description().partition(",")[2]  # type: ignore[no-untyped-call]
-_RATIO_OF_ROOTS = re.compile(
-    r"ParentBased\{root:TraceIdRatioBased\{([0-9.e-]+)\}," + re.escape(_FOLLOWING)
-)
+_FOLLOWING = ParentBased(sampling.ALWAYS_ON).get_description().partition(",")[2]  # type: ignore[no-untyped-call]
 
 
 class Tracer(trace.Tracer):
@@ -40,12 +42,15 @@ class Tracer(trace.Tracer):
     ) -> None:
         self.resource, self.scope, self.processor = resource, scope, processor
         self._sampler = sampler
-        # As all of OTEL_TRACES_SAMPLER that begin with parentbased_: asked for roots only.
-        description = sampler.get_description()
-        self._children_follow = description.endswith(_FOLLOWING)
+        # As all of OTEL_TRACES_SAMPLER that begin with parentbased_: asked for roots only. No
+        # subclass, which may decide otherwise.
+        self._children_follow = type(sampler) in (
+            ParentBased,
+            ParentBasedTraceIdRatio,
+        ) and sampler.get_description().endswith(_FOLLOWING)
         # A root is sampled whose id's last 8 bytes are below this, where that is all that decides.
-        ratio = _RATIO_OF_ROOTS.fullmatch(description)
-        self._bound = TraceIdRatioBased.get_bound_for_rate(float(ratio[1])) if ratio else None
+        root = getattr(sampler, "_root", None) if self._children_follow else None
+        self._bound = root.bound if type(root) is TraceIdRatioBased else None
 
     def start_span(
         self,
@@ -73,9 +78,8 @@ class Tracer(trace.Tracer):
         if not sampled:
             return NotSampled(trace_id, state)
         told = dict(own) if own else {}
-        span = Span(
-            name, trace_id, state, parent, kind, Shared(), told, links or (), start_time, self
-        )
+        valid = [link for link in links or () if tells(link)]
+        span = Span(name, trace_id, state, parent, kind, Shared(), told, valid, start_time, self)
         self.processor.on_start(span, context)  # type: ignore[arg-type]  # not the SDK's class
         return span
 

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from random import getrandbits
+from types import TracebackType
 from typing import Protocol
 
 from opentelemetry import trace
@@ -140,7 +141,9 @@ class Span(ReadableSpan, trace.Span):
             self.shared = shared
 
     def add_link(self, context: trace.SpanContext, attributes: Attributes = None) -> None:
-        self.link_with(trace.Link(context, attributes or {}))
+        link = trace.Link(context, attributes or {})
+        if tells(link):
+            self.link_with(link)
 
     def link_with(self, link: trace.Link | Remote) -> None:
         if self._end_time is None:
@@ -170,6 +173,17 @@ class Span(ReadableSpan, trace.Span):
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**told, **(attributes or {})}, timestamp)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.record_exception(error, escaped=True)
+            self.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
+        self.end()
 
     def set_status(
         self, status: trace.Status | trace.StatusCode, description: str | None = None
@@ -201,6 +215,11 @@ class NotSampled(trace.NonRecordingSpan):
 
     def get_span_context(self) -> trace.SpanContext:
         return self._context
+
+
+def tells(link: trace.Link) -> bool:
+    """Whether a link is one: of what is no span it may have attributes or a state."""
+    return bool(link.context.is_valid or link.attributes or link.context.trace_state)
 
 
 def context_of(

@@ -9,6 +9,7 @@ import pytest
 from opentelemetry.context import Context
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
+from shop.tracing import export
 from shop.tracing.export import SpanQueue
 from shop.tracing.otlp import Written
 from shop.tracing.provider import Provider
@@ -22,13 +23,17 @@ class Collector:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.asked = threading.Event()
         self.taking = threading.Event()
         self.taking.set()
+        self.meanwhile: Callable[[], object] = lambda: None  # called before it takes some
         self.away = False
         self.ended = False
 
     def take(self, written: Written) -> object:
+        self.asked.set()
         self.taking.wait(30)
+        self.meanwhile()
         if self.away:
             return "it is away"
         ((scope, in_a_row),) = written.items()
@@ -77,6 +82,7 @@ def start(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
 
 
 HOUR_MS = 3_600_000
+DROPPED = " spans were dropped: more than the collector takes in time"
 
 
 def test_spans_are_sent_in_their_order_and_in_batches(start: Start, collector: Collector) -> None:
@@ -90,10 +96,63 @@ def test_spans_are_sent_in_their_order_and_in_batches(start: Start, collector: C
 
 def test_a_queue_that_is_half_full_is_sent_at_once(start: Start, collector: Collector) -> None:
     end = start(SCHEDULE_DELAY=HOUR_MS, MAX_QUEUE_SIZE=100)
-    end(50)
-    assert collector.names == []
+    end(49)
+    assert not collector.asked.wait(0.2), "there is room for as many"
     end(1)
-    eventually(lambda: len(collector.names) == 51)
+    eventually(lambda: len(collector.names) == 50)
+
+
+def test_what_ends_while_others_are_sent_waits_for_the_next_time(
+    start: Start, collector: Collector
+) -> None:
+    """Else a slow collector gets a request for each span under load, and no pause."""
+    end = start(SCHEDULE_DELAY=HOUR_MS, MAX_QUEUE_SIZE=100)
+    collector.meanwhile = lambda: end(1)
+    end(50)
+    eventually(lambda: collector.names)
+    collector.meanwhile = lambda: None
+    end(49)
+    eventually(lambda: len(collector.names) == 100)
+
+    assert [len(batch) for batch in collector.batches] == [50, 50]
+
+
+def test_large_spans_are_fewer_in_a_request_and_in_the_queue(
+    start: Start,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(export, "BATCH_BYTES", 500)  # of which a span has some 60 here
+    monkeypatch.setattr(export, "QUEUED_BYTES", 5000)
+    collector.taking.clear()
+    end = start(SCHEDULE_DELAY=HOUR_MS)
+    end(110)
+    collector.taking.set()
+    eventually(lambda: caplog.records, "a line")
+    dropped = int(caplog.messages[0].removesuffix(DROPPED))
+    eventually(lambda: len(collector.names) == 110 - dropped)
+
+    assert 10 < dropped < 60
+    assert max(map(len, collector.batches)) < 12
+
+
+def test_a_batch_that_is_refused_counts_also_when_a_later_one_is_taken(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", str(HOUR_MS))
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    queue = SpanQueue(collector)
+    provider = Provider(shutdown_on_exit=False)
+    provider.add_span_processor(queue)
+    for name in ("refused", "taken"):
+        provider.get_tracer("test").start_span(name, Context()).end()
+    answers = iter([True, False])
+    collector.meanwhile = lambda: setattr(collector, "away", next(answers))
+
+    assert not queue.force_flush()
+    assert collector.names == ["taken"]
+    provider.shutdown()
 
 
 def test_a_full_queue_drops_and_says_how_many(
@@ -101,12 +160,14 @@ def test_a_full_queue_drops_and_says_how_many(
 ) -> None:
     collector.taking.clear()
     end = start(SCHEDULE_DELAY=HOUR_MS, MAX_QUEUE_SIZE=100)
+    end(50)
+    assert collector.asked.wait(30)
     end(130)
     collector.taking.set()
+    eventually(lambda: len(collector.names) == 150)
     eventually(lambda: caplog.records, "a line")
 
-    assert len(collector.names) == 100
-    assert caplog.messages == ["30 spans were dropped: more than the collector takes in time"]
+    assert caplog.messages == [f"30{DROPPED}"]
 
 
 def test_what_is_left_at_the_end_is_sent(collector: Collector, start: Start) -> None:
@@ -154,7 +215,7 @@ def test_what_a_collector_does_not_take_at_the_end_is_told(
     provider.shutdown()
 
     assert caplog.messages[0].startswith("10 spans are lost")
-    assert caplog.messages[-1] == "30 spans were not sent before the end"
+    assert caplog.messages[-1] == "the collector has not taken 30 spans before the end"
 
 
 class Unspeakable:

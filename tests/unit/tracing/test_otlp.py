@@ -148,15 +148,5 @@ def test_what_is_no_attribute_is_told_as_a_text() -> None:
     assert values["thing"].string_value == "{1}"
 
 
-def test_equal_values_of_different_types_are_told_apart() -> None:
-    """Of names whose values are few, what was written of texts is kept."""
-    for value, told in ((True, "bool"), (1, "int"), (1.0, "double"), ("1", "string")):
-        found = parsed(sent(spans({"listener.outcome": value}, "x"))).resource_spans[0]
-        (attribute,) = found.scope_spans[1].spans[0].attributes
-        assert attribute.value.WhichOneof("value") == f"{told}_value"
-    found = parsed(sent(spans({"listener.outcome": ["a", "b"]}, "x"))).resource_spans[0]
-    assert len(found.scope_spans[1].spans[0].attributes[0].value.array_value.values) == 2
-
-
 def test_nothing_is_nothing() -> None:
     assert [list(r.scope_spans) for r in parsed(sent([])).resource_spans] == [[]]

@@ -9,7 +9,7 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider, sampling
 
-from shop.tracing.begin import begin_with, linking, share
+from shop.tracing.begin import begin_with, linking, share, within
 from shop.tracing.provider import Provider
 from shop.tracing.remote import Remote, Shared
 
@@ -23,6 +23,19 @@ def below(parent: trace.SpanContext) -> Context:
 
 
 SUSPICIOUS = sampling.ParentBased(sampling.ALWAYS_ON, remote_parent_sampled=sampling.ALWAYS_OFF)
+NEVER = sampling.SamplingResult(sampling.Decision.DROP)
+
+
+class Nothing(sampling.ParentBasedTraceIdRatio):
+    """Somebody's own sampler, which describes itself as the one that it extends."""
+
+    def should_sample(self, *_: Any, **__: Any) -> sampling.SamplingResult:
+        return NEVER
+
+
+class NoRoots(sampling.TraceIdRatioBased):
+    def should_sample(self, *_: Any, **__: Any) -> sampling.SamplingResult:
+        return NEVER
 
 
 class Begun(SpanProcessor):
@@ -69,13 +82,14 @@ def finished(
 
 
 def attributes_and_links(tracer: trace.Tracer) -> None:
-    links = [trace.Link(SENDER, {"why": "polled"})]
+    links = [trace.Link(SENDER, {"why": "polled"}), trace.Link(trace.INVALID_SPAN_CONTEXT)]
     span = tracer.start_span(
         "poll", Context(), trace.SpanKind.CLIENT, {"a": "text", "n": 1}, links, start_time=10
     )
     span.set_attribute("a", "another text")
     span.set_attributes({"list": ["x", "y"], "yes": True, "share": 0.5})
     span.add_link(UNSAMPLED)
+    span.add_link(trace.INVALID_SPAN_CONTEXT)
     span.update_name("poll TOPIC")
     span.add_event("seen", {"how": "well"}, 15)
     span.end(20)
@@ -164,6 +178,11 @@ def an_error_that_goes_through(tracer: trace.Tracer) -> None:
         raise KeyError("nothing")
 
 
+def an_error_within_a_span(tracer: trace.Tracer) -> None:
+    with pytest.raises(KeyError), tracer.start_span("fails", Context(), start_time=1):
+        raise KeyError("nothing")
+
+
 def an_error_that_is_none(tracer: trace.Tracer) -> None:
     span = tracer.start_span("well", Context(), start_time=1)
     span.set_status(trace.Status(trace.StatusCode.OK))
@@ -182,6 +201,7 @@ def an_error_that_is_none(tracer: trace.Tracer) -> None:
         shared_and_shared_anew,
         an_error,
         an_error_that_goes_through,
+        an_error_within_a_span,
         an_error_that_is_none,
     ],
 )
@@ -205,6 +225,9 @@ def seen(span: ReadableSpan) -> dict[str, Any]:
     for name in ("start_time", "end_time"):
         if (getattr(span, name) or 0) > 100:
             del found[name]
+    for event, told in zip(span.events, found["events"], strict=True):
+        if event.timestamp > 100:
+            del told["timestamp"]
     assert span.instrumentation_scope is not None
     return found | {"scope": span.instrumentation_scope.name, "flags": flags(span) & 1}
 
@@ -237,6 +260,10 @@ def begun_at_once(tracer: trace.Tracer, parent: trace.SpanContext | None) -> tra
         (sampling.ParentBasedTraceIdRatio(0.0), None, False),
         (SUSPICIOUS, SENDER, False),
         (sampling.TraceIdRatioBased(0.0), SENDER, False),
+        (Nothing(1.0), None, False),
+        (Nothing(1.0), SENDER, False),
+        (sampling.ParentBased(NoRoots(1.0)), None, False),
+        (sampling.ParentBased(NoRoots(1.0)), SENDER, True),
     ],
 )
 @pytest.mark.parametrize("kind", [Provider, TracerProvider])
@@ -335,3 +362,22 @@ def test_a_share_of_roots_is_sampled_by_their_ids(
     assert all((span.context.trace_id & mask) < bound for span in found)
     assert all((trace_id & mask) >= bound for trace_id in unsampled)
     assert len(found) + len(unsampled) == 1000
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("kind", [Provider, TracerProvider])
+def test_an_error_that_cannot_say_what_it_is_goes_through_as_it_is(
+    kind: type[TracerProvider],
+) -> None:
+    def program(tracer: trace.Tracer) -> None:
+        with pytest.raises(Unspeakable), within(tracer.start_span("fails", Context())):
+            raise Unspeakable
+
+    (found,) = finished(kind, program)
+    assert found.attributes == {"error.type": "Unspeakable"}
+    assert found.status.status_code is trace.StatusCode.ERROR
+    assert found.status.description == "Unspeakable, whose text cannot be had: ValueError"

@@ -54,3 +54,25 @@ def test_a_letter_tells_of_who_sent_its_record(headers: Headers, sender: str | N
 def test_no_record_is_recorded() -> None:
     assert tracing.sampled(SAMPLED)
     assert not tracing.recorded(SAMPLED)
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "is_one"),
+    [
+        (SAMPLED, True),
+        (f"{SAMPLED}-more", False),  # which version 00 has not
+        (f"01{SAMPLED[2:]}-more", True),
+        (f"01{SAMPLED[2:]}more", False),
+        (f"ff{SAMPLED[2:]}", False),
+        (f"00-{'0' * 32}-{'b' * 16}-01", False),
+        (f"00-{'a' * 32}-{'0' * 16}-01", False),
+        (f"00-{'A' * 32}-{'b' * 16}-01", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_traceparent_is_one_by_its_version(traceparent: str | None, is_one: bool) -> None:
+    found = tracing.span_of(traceparent)
+
+    assert (found is not None) == is_one
+    assert found is None or (found.trace_id, found.span_id) == (b"\xaa" * 16, b"\xbb" * 8)
