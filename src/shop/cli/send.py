@@ -53,7 +53,7 @@ def send(
 
     topic = _known(name)
     if correlation_id is not None and not correlation.acceptable(correlation_id):
-        raise typer.BadParameter("a correlation id has 1 to 200 letters, digits or ._:()/+=@-")
+        raise typer.BadParameter(f"a correlation id has {correlation.ALLOWED}")
     begun = correlation_id or correlation.begin("TopicsSend")
     headers = _headers(header or ())
     brokers = connection(with_brokers(settings_of(context)))

@@ -15,6 +15,7 @@ from shop.http.context import HEADER, RequestContext, configured_tracer
 from shop.http.guard import TOKEN
 from shop.http.metrics import HttpMetrics
 from shop.http.schema import ExactTypes, openapi_config
+from shop.kafka import correlation
 
 MAX_BODY = 65_536  # bytes
 
@@ -52,9 +53,7 @@ def create_app(
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     request: Request[Any, Any, Any] = Request(scope, receive, send)
-    error = problems.invalid(
-        problems.FieldError(parameter=HEADER, detail="1 to 200 of A-Z a-z 0-9 . _ : ( ) / + = @ -")
-    )
+    error = problems.invalid(problems.FieldError(parameter=HEADER, detail=correlation.ALLOWED))
     response = problems.answer(request, error).to_asgi_response(app=None, request=request)
     await response(scope, receive, send)
 

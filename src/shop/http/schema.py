@@ -16,6 +16,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 from shop.http.context import HEADER
+from shop.kafka import correlation
 
 _TEXT = {"type": "string"}
 _GIVEN = {
@@ -23,7 +24,7 @@ _GIVEN = {
     "in": "header",
     "required": False,
     "description": "What the correlation id of this request begins with.",
-    "schema": _TEXT | {"pattern": "^[A-Za-z0-9._:()/+=@-]{1,200}$"},
+    "schema": _TEXT | {"pattern": f"^{correlation.PATTERN}$"},
 }
 _ANSWERED = {"description": "Finds all that came of this request.", "schema": _TEXT}
 
