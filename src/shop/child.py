@@ -5,6 +5,7 @@ its owner has, so it sees the end of file when that dies, even by SIGKILL. On a 
 (_SHOP_READY_FD) it says when it does its work.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -81,7 +82,7 @@ class Child:
         if self._log is None:
             return "its last lines are above"
         lines = self._log.read_text(errors="replace").splitlines()
-        return lines[-1].removeprefix("shop: ") if lines else f"{self._log} is empty"
+        return _told(lines[-1]) if lines else f"{self._log} is empty"
 
     def stop(self, timeout: float) -> None:
         if self._process is None:
@@ -102,3 +103,10 @@ class Child:
         while self._pipes:
             os.close(self._pipes.pop())
         self.ready = False
+
+
+def _told(line: str) -> str:
+    """What a line of a process's output says, without what a log says of each."""
+    with suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(line)["event"])
+    return line.removeprefix("shop: ")

@@ -54,12 +54,14 @@ def configure(settings: Log, role: str, out: TextIO) -> None:
     root.setLevel(settings.level)
     for noisy in ("uvicorn.access", "asyncio", "alembic", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # SpanQueue has a line of its own when a collector goes, and one when it is back.
-    logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").setLevel(
-        logging.CRITICAL
-    )
-    # What it says of failed commits concerns Kafka's copy of positions that the database has.
-    logging.getLogger("quixstreams").setLevel(logging.CRITICAL)
+    for told_otherwise in (
+        # The shop has a line of its own when a collector goes, and one when it is back.
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+        # What it says of failed commits concerns Kafka's copy of positions that the database has.
+        "quixstreams",
+    ):
+        logging.getLogger(told_otherwise).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,13 +81,20 @@ class HealthServer:
         paths = {}
         if watch is not None:
             paths = {"/health/live": watch.stalls, "/health/ready": watch.troubles}
-        self._server = ThreadingHTTPServer((host, port), _handler(paths, metrics))
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), _handler(paths, metrics))
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked has gone
+            log.exception("a look at this process's health failed")
 
 
 def _handler(

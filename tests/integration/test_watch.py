@@ -105,9 +105,10 @@ def test_a_thread_that_dies_takes_its_process_down_with_the_reason_and_a_code_of
     databases.close()
     process = ended()
     assert process.returncode == 3
-    last = process.stderr.splitlines()[-1]
-    assert last.startswith("shop: group fraud would go on at 10000000")
-    assert "nothing was skipped" in last
+    last = json.loads(process.stderr.splitlines()[-1])
+    assert last["event"].startswith("group fraud would go on at 10000000")
+    assert "nothing was skipped" in last["event"]
+    assert last["level"] == "error"
 
 
 def test_a_group_that_waits_for_its_next_attempt_is_not_stalled(

@@ -54,6 +54,28 @@ def test_no_line_tells_an_address_also_not_in_an_error_of_somebody_else() -> Non
     assert found[3]["exception"].endswith("ValueError: first line\na…@example.com: no such box")
 
 
+UNFORESEEN = """
+from shop.cli.errors import report
+from shop.watch import GroupDied
+report(GroupDied("group fraud cannot handle it:\\nalice.smith@example.com: no box"), log=log)
+try:
+    raise KeyError("(alice.smith@example.com) is there")
+except KeyError as error:
+    report(error, log=log)
+"""
+
+
+def test_why_a_process_ends_is_a_line_of_its_log() -> None:
+    foreseen, unforeseen = lines(UNFORESEEN)
+
+    assert foreseen["event"] == "group fraud cannot handle it: a…@example.com: no box"
+    assert foreseen["level"] == "error"
+    assert unforeseen["event"] == "unexpected KeyError: '(a…@example.com) is there'"
+    assert unforeseen["level"] == "critical"
+    assert "Traceback" in unforeseen["exception"]
+    assert "alice" not in unforeseen["exception"]
+
+
 def test_addresses_are_told_to_who_asks_for_them() -> None:
     assert "alice.smith" in lines(ADDRESSES, personal_data="full")[0]["event"]
 

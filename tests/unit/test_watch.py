@@ -1,10 +1,14 @@
+import http.client
 import logging
+import threading
+import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from shop.watch import Watch
+from shop.broker import free_port
+from shop.watch import HealthServer, Watch
 
 
 @dataclass
@@ -39,3 +43,23 @@ def test_groups_that_lack_the_same_are_one_line(caplog: pytest.LogCaptureFixture
         container.trouble = None
     watch.look()
     assert caplog.messages[2:] == ["ready again: email, fraud, users"]
+
+
+@pytest.mark.parametrize(("error", "lines"), [(ConnectionResetError, 0), (ValueError, 1)])
+def test_who_asks_and_goes_is_not_told_of_and_what_fails_is_one_line(
+    error: type[Exception], lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = threading.Event()
+
+    def page(_accept: str) -> tuple[bytes, str]:
+        asked.set()
+        raise error("gone")
+
+    port = free_port()
+    server = HealthServer("127.0.0.1", port, None, page)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
+    server.close()
+
+    assert asked.is_set()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * lines

@@ -1,4 +1,4 @@
-"""From an error to one line on stderr and an exit code."""
+"""From an error to one line, on stderr or in the log of a process, and an exit code."""
 
 import logging
 import sys
@@ -34,9 +34,10 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def report(error: Exception, debug: bool = False) -> int:
-    """Say in one line what went wrong; the exit code for it. What was not foreseen goes to this
-    process's log, where it has one, with its traceback."""
+def report(error: Exception, debug: bool = False, log: logging.Logger | None = None) -> int:
+    """Say in one line what went wrong; the exit code for it. `log`: of a process, which then has
+    that line, with the traceback of what was not foreseen."""
+    tell = log.error if log else say
     if debug:
         traceback.print_exception(error)
     kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
@@ -45,14 +46,20 @@ def report(error: Exception, debug: bool = False) -> int:
         code = error.code
     if code is not None:
         hint = next((_HINTS[kind] for kind in kinds if kind in _HINTS), "")
-        say(f"{error}{hint}")
+        tell(_on_one_line(f"{error}{hint}"))
         return code
-    if not debug and logging.getLogger().handlers:
-        logging.getLogger("shop").critical("unexpected error", exc_info=error)
-    say(f"unexpected {type(error).__name__}: {error}; `shop --debug …` shows where it comes from")
+    what = _on_one_line(f"unexpected {type(error).__name__}: {error}")
+    if log:
+        log.critical(what, exc_info=error)
+    else:
+        say(f"{what}; `shop --debug …` shows where it comes from")
     return UNEXPECTED
 
 
 def say(message: str) -> None:
     """One line to the user, next to and not in what the command prints."""
-    print(f"shop: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"shop: {_on_one_line(message)}", file=sys.stderr, flush=True)
+
+
+def _on_one_line(message: str) -> str:
+    return " ".join(message.split())

@@ -1,16 +1,17 @@
 """`shop serve` and `shop listen`: the processes that do the work."""
 
+import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from shop.cli.context import BROKER_ANSWER_S, settings_of
-from shop.cli.errors import MISUSED, CommandFailed, say
+from shop.cli.context import BROKER_ANSWER_S, Invocation, settings_of
+from shop.cli.errors import MISUSED, CommandFailed, report
 
 if TYPE_CHECKING:
     from shop.containers import Shop
@@ -119,16 +120,21 @@ def run_process(
     telemetry.configure(settings, role)
     metrics = telemetry.start_metrics(settings, role)
     try:
-        work(Shop(settings=settings, metrics=metrics), stop)
-    finally:
-        if metrics is not None:
-            metrics.close()
-        telemetry.flush()
+        try:
+            work(Shop(settings=settings, metrics=metrics), stop)
+        finally:
+            if metrics is not None:
+                metrics.close()
+            telemetry.flush()
+    except Exception as error:
+        debug = cast(Invocation, context.obj).debug
+        raise typer.Exit(report(error, debug, logging.getLogger("shop"))) from None
 
 
 def _end_hard() -> None:
     time.sleep(_DRAIN_S)
-    say(f"not drained within {_DRAIN_S:g} s; ending now, what was in hand is done again later")
+    what = "not drained within %g s; ending now, what was in hand is done again later"
+    logging.getLogger("shop").error(what, _DRAIN_S)
     os._exit(1)
 
 

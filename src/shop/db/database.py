@@ -7,9 +7,7 @@ locks here: a lock within the process, and a file lock between processes.
 import fcntl
 import logging
 import os
-import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +15,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
 
+from shop.db.availability import READ, WRITE, Availability
 from shop.db.engines import postgresql_engine, sqlite_engine
-from shop.db.metrics import DatabaseMetrics
-from shop.kafka.errors import StoreUnavailable
+from shop.db.metrics import DatabaseMetrics, Wait
 
 log = logging.getLogger(__name__)
-
-# SQLite's primary result codes that are the database's state: BUSY, LOCKED, NOMEM, READONLY,
-# INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB. Others are mistakes in a statement.
-_SQLITE_NOT_NOW = {5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26}
-# PostgreSQL's codes and classes of codes that are its state: connection, read-only, idle for too
-# long, authorization, transaction rollback (serialization, deadlock), no privilege, resources, lock
-# not available, operator intervention, system error, internal error.
-_POSTGRES_NOT_NOW = (
-    "08", "25006", "25P03", "28", "40", "42501", "53", "55P03", "57", "58", "XX",
-)  # fmt: skip
 
 
 class Database:
@@ -70,6 +57,7 @@ class Database:
         else:
             raise ValueError(f"{parsed.get_backend_name()} is neither sqlite nor postgresql")
         self.shown = f"{self.name} ({self.path})" if self.path else self.name
+        self.availability = Availability(self.shown)
         self.engine: Engine = engine
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -81,15 +69,18 @@ class Database:
         failure may undo it together with all later ones, never it alone. Raises StoreUnavailable
         when the database cannot do it now (locked, full, gone). Hold it only for database work:
         on SQLite all other writers wait."""
-        asked = time.perf_counter()
-        with self._writer_turn(), availability(self.shown), self.engine.connect() as connection:
+        with (
+            Wait(self.metrics, self.name) as wait,
+            self._writer_turn(),
+            self.availability.needed(WRITE),
+            self.engine.connect() as connection,
+        ):
             sqlite = self.path is not None
             if not durable and sqlite:
                 _set_synchronous(connection, "NORMAL")
             try:
                 with connection.begin():
-                    if self.metrics is not None:
-                        self.metrics.waited(self.name, time.perf_counter() - asked)
+                    wait.over()
                     if not durable and not sqlite:
                         connection.execute(text("SET LOCAL synchronous_commit = off"))
                     yield connection
@@ -105,7 +96,7 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A connection for reading: each statement sees what was committed before it. Raises
         StoreUnavailable."""
-        with availability(self.shown), self._reader.connect() as connection:
+        with self.availability.needed(READ), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -117,7 +108,7 @@ class Database:
                 yield connection
             return
         # There the cursor of a result that is not fetched at once lives as long as its transaction.
-        with availability(self.shown), self.engine.connect() as connection:
+        with self.availability.needed(READ), self.engine.connect() as connection:
             yield connection.execution_options(isolation_level="REPEATABLE READ")
 
     def wake_on_commit(self, waiting: threading.Event) -> None:
@@ -153,34 +144,6 @@ class Database:
                 yield
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
-
-
-def is_unavailable(error: DBAPIError) -> bool:
-    """Whether an error is the database's state and not the statement's fault."""
-    if error.connection_invalidated:
-        return True
-    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
-    if sqlite_code is not None:
-        return (sqlite_code & 0xFF) in _SQLITE_NOT_NOW
-    state = getattr(error.orig, "sqlstate", None)
-    if state is None:  # psycopg: no answer from a server at all
-        return type(error.orig).__name__ == "OperationalError"
-    return str(state).startswith(_POSTGRES_NOT_NOW)
-
-
-@contextmanager
-def availability(name: str) -> Iterator[None]:
-    """Raises StoreUnavailable for an error of the block that is the database's state."""
-    try:
-        yield
-    except DBAPIError as error:
-        if not is_unavailable(error):
-            raise
-        reason = re.sub(r"\s+", " ", str(error.orig))
-        code = getattr(error.orig, "sqlite_errorname", None)
-        if code:
-            reason += f" ({code})"
-        raise StoreUnavailable(f"database {name} is not available: {reason}") from error
 
 
 def _set_synchronous(connection: Connection, value: str) -> None:

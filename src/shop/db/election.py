@@ -8,7 +8,8 @@ from contextlib import suppress
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from shop.db.database import Database, availability
+from shop.db.availability import READ
+from shop.db.database import Database
 
 
 class Election:
@@ -28,7 +29,7 @@ class Election:
         """Whether this one is elected, trying if it is not. Raises StoreUnavailable."""
         if self._database.path is not None:
             return self._won_file()
-        with availability(self._database.shown):
+        with self._database.availability.needed(READ):
             return self._won_connection()
 
     def resign(self) -> None:

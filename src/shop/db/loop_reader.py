@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from shop.db.availability import READ
 from shop.db.changes import DataVersion
 from shop.db.database import Database
 from shop.kafka.errors import StoreUnavailable
@@ -93,10 +94,14 @@ class LoopReader:
                     str(self._path), timeout=BUSY_S, isolation_level=None
                 )
                 self._connection.execute("PRAGMA query_only = ON")
-            return self._connection.execute(query, values).fetchall()
+            rows = self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             self.close()
-            raise StoreUnavailable(f"database {self._database.name}: {error}") from error
+            unavailable = StoreUnavailable(f"database {self._database.shown}: {error}")
+            self._database.availability.failed(READ, unavailable)
+            raise unavailable from error
+        self._database.availability.worked(READ)
+        return rows
 
     def _in_thread(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:
         with self._database.read() as connection:

@@ -86,7 +86,7 @@ class Relay(Worker):
                 self.active = True
                 self._work(election)
             except StoreUnavailable as error:
-                log.warning("relay: %s; waiting for it", error)
+                log.debug("relay: %s; waiting for it", error)
                 self._stopping.wait(SWEEP_S)
             except Exception:
                 log.exception("relay of %s failed; starting it again", self._database.name)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sqlalchemy import Column, inspect, text
 
-from shop.db.database import Database, availability
+from shop.db.availability import WRITE
+from shop.db.database import Database
 from shop.db.tables import messaging, outbox
 
 _alembic = threading.Lock()
@@ -115,7 +116,7 @@ def _one_process(database: Database) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         return
-    with availability(database.shown), database.engine.begin() as connection:
+    with database.availability.needed(WRITE), database.engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = 0"))  # others may take a while
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:n))"), {"n": database.name})
         yield  # the lock is held until this transaction ends

@@ -46,7 +46,7 @@ class Steward(Worker):
                 try:
                     more = election.won() and self._step(self._stopping)
                 except StoreUnavailable as error:
-                    log.warning("%s: %s; waiting for it", self._office, error)
+                    log.debug("%s: %s; waiting for it", self._office, error)
                     more = self._stopping.wait(AGAIN_S)
                 except Exception:
                     log.exception("%s failed; trying again", self._office)

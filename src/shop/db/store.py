@@ -10,7 +10,8 @@ from sqlalchemy import Connection, delete, select, text, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from shop.db.database import Database, is_unavailable
+from shop.db.availability import is_unavailable
+from shop.db.database import Database
 from shop.db.tables import held_key, position, receipt, topic_read
 from shop.db.work import Buffer, Notes, Work, buffer_of
 from shop.kafka.dispatch import RecordFailed

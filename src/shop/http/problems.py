@@ -97,10 +97,11 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
         errors=problem.errors,
     )
     if problem.status >= 500:
-        unexpected = error if problem.status == 500 else None
-        said = "" if unexpected else f": {error}"
         where = f"{request.scope['method']} {request.scope['path']!r}"
-        log.error("%s: %s%s", where, problem.status, said, exc_info=unexpected)
+        if problem.status == 500:
+            log.error("%s: 500", where, exc_info=error)
+        else:  # what is away is told once, by who misses it; its client is to try again
+            log.info("%s: %d: %s", where, problem.status, error)
     return Response(
         _encoder.encode(details),
         status_code=problem.status,

@@ -74,7 +74,7 @@ class LongPoll(Generic[View]):
             try:
                 await self._look()
             except StoreUnavailable as error:
-                log.warning("cannot see what is finished now: %s", error)
+                log.debug("cannot see what is finished now: %s", error)
                 self._new = list(self._waiting)
                 pause = RETRY_S
             await asyncio.sleep(pause)

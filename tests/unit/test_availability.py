@@ -1,0 +1,117 @@
+"""A database that is away, as the log and the metrics tell of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from opentelemetry.metrics import NoOpMeter
+from sqlalchemy import delete, text
+
+from shop.db import engines
+from shop.db.database import Database
+from shop.db.metrics import DatabaseMetrics
+from shop.db.tables import position
+from shop.kafka.errors import StoreUnavailable
+from tests.backends import Backend, stranger
+
+
+@pytest.fixture
+def database(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    database = backend.open("email", tmp_path)
+    monkeypatch.setattr(engines, "LOCKED_S", 0)
+    database.engine.dispose()
+    yield database
+    database.close()
+
+
+@contextmanager
+def only_to_be_read(database: Database, backend: Backend) -> Iterator[None]:
+    if backend.postgres is None:
+        with stranger(database):
+            yield
+    else:
+        backend.postgres.only_to_be_read(True)
+        yield
+        backend.postgres.only_to_be_read(False)
+
+
+def write(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(delete(position))
+
+
+def fail_to_write(database: Database) -> None:
+    with pytest.raises(StoreUnavailable):
+        write(database)
+
+
+def read(database: Database) -> None:
+    with database.read() as connection:
+        connection.execute(text("SELECT 1"))
+
+
+def test_one_that_goes_and_comes_back_is_two_lines(
+    database: Database, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "shop.db")
+    for _ in range(2):
+        caplog.clear()
+        write(database)
+        with only_to_be_read(database, backend):
+            for _ in range(3):
+                fail_to_write(database)
+                read(database)  # which does not mean that it is back
+        write(database)
+        write(database)
+
+        away, back = caplog.records
+        assert (away.levelname, back.levelname) == ("WARNING", "INFO")
+        assert away.message.startswith(f"database {database.shown} is not available: ")
+        assert away.message.endswith("; trying on")
+        assert back.message == f"database {database.shown} is back"
+
+
+def test_a_mistake_in_a_statement_is_no_outage(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    read(database)
+    with pytest.raises(Exception, match="no_such_table"), database.write() as connection:
+        connection.execute(text("DELETE FROM no_such_table"))
+
+    assert caplog.records == []
+
+
+def test_one_that_never_was_there_is_told_of_by_who_needs_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "no.db").write_bytes(b"this is no database at all, but it is long enough" * 100)
+    database = Database(f"sqlite:///{tmp_path}/no.db")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="not a database"):
+            read(database)
+    database.close()
+
+    assert caplog.records == []
+
+
+class Waits(DatabaseMetrics):
+    def __init__(self) -> None:
+        super().__init__(NoOpMeter("test"))
+        self.count = 0
+
+    def waited(self, database: str, seconds: float) -> None:
+        assert (database, seconds >= 0) == ("email", True)
+        self.count += 1
+
+
+def test_who_waits_in_vain_is_measured_too(database: Database, backend: Backend) -> None:
+    waits = database.metrics = Waits()
+    write(database)
+    assert waits.count == 1
+    if backend.postgres is None:
+        with stranger(database):
+            fail_to_write(database)
+        assert waits.count == 2
