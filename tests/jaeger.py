@@ -1,9 +1,6 @@
 """A real Jaeger, built once from its Go module, with the configuration in otel/."""
 
-import fcntl
-import json
 import os
-import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,60 +10,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import pytest
 
 from shop.broker import free_port
-from shop.broker.classpath import default_cache
+from tests.go_programs import JAEGER
 from tests.waiting import eventually
 
-VERSION = "v1.76.0"
 CONFIGURATION = Path(__file__).parent.parent / "otel" / "jaeger.yml"
 PORTS = ("OTLP_GRPC", "OTLP_HTTP", "QUERY", "QUERY_GRPC", "HEALTH", "METRICS")
-
-
-def binary() -> Path:
-    """Builds it where it is not in the cache: some minutes, 1 GB of sources."""
-    folder = default_cache() / f"jaeger-{VERSION}"
-    program = folder / "jaeger"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
-        if not program.exists():
-            _build(folder, program)
-    return program
-
-
-def _build(folder: Path, program: Path) -> None:
-    if shutil.which("go") is None:
-        why = "a real Jaeger is built from its Go module, and there is no Go here: install Go"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    module = f"github.com/jaegertracing/jaeger@{VERSION}"
-    told = _go("mod", "download", "-json", module, folder=folder)
-    source = folder / "source"
-    shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(json.loads(told)["Dir"], source)  # the module cache is read-only
-    for path in (source, *source.rglob("*")):
-        path.chmod(path.stat().st_mode | 0o200)
-    _go("build", "-o", f"{program}.new", "./cmd/jaeger", folder=source)
-    Path(f"{program}.new").rename(program)
-    shutil.rmtree(source)
-
-
-def _go(*arguments: str, folder: Path) -> str:
-    done = subprocess.run(
-        ["go", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"go {' '.join(arguments)}: {done.stdout[-500:]}{done.stderr}"
-    return done.stdout
 
 
 @contextmanager
 def jaeger(directory: Path) -> Iterator["Jaeger"]:
     ports = {name: free_port() for name in PORTS}
     variables = {f"JAEGER_{name}_PORT": str(port) for name, port in ports.items()}
-    program = binary()
+    program = JAEGER.path()
     with (directory / "jaeger.log").open("wb") as log:
         process = subprocess.Popen(
             [program, "--config", CONFIGURATION],
@@ -159,7 +116,3 @@ def drawn(spans: Iterable[Span], indent: str = "") -> list[str]:
     for span in spans:
         lines += [f"{indent}{span.title} [{span.service}]", *drawn(span.children, indent + "  ")]
     return lines
-
-
-if __name__ == "__main__":
-    print(binary())

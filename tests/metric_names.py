@@ -17,4 +17,5 @@ DATABASES = {
     "shop_database_wait_seconds",
 }
 API = {"http_server_request_duration_seconds", "shop_deadletters_waiting"}
-ALL = LISTENERS | DATABASES | API
+BATCH = {"shop_fan_out_running", "shop_fan_out_age_seconds"}
+ALL = LISTENERS | DATABASES | API | BATCH

@@ -20,6 +20,7 @@ from shop.kafka.metrics import OTHER, ListenerMetrics
 from shop.kafka.store import Partition
 from shop.metrics import Metrics, Numbers
 from shop.services import SERVICE_OF_GROUP
+from shop.users.fan_out import unfinished
 from shop.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -112,16 +113,33 @@ def show_outboxes(metrics: Metrics, databases: Sequence[Database]) -> None:
         return [({"database": d}, count) for d, (_, count, _) in (outboxes.last or {}).items()]
 
     def age() -> Numbers:
-        now = time.time()
-        return [
-            ({"database": d}, 0.0 if since is None else max(0.0, now - since / 1000))
-            for d, (_, _, since) in (outboxes.last or {}).items()
-        ]
+        found = (outboxes.last or {}).items()
+        return [({"database": d}, _age(since)) for d, (_, _, since) in found]
 
     outboxes = metrics.background("outboxes", ask)
     metrics.gauge("shop.outbox.records", "{record}", "Records that wait to be published", records)
     metrics.gauge("shop.outbox.age", "s", "Age of the oldest record that waits", age)
     metrics.gauge("shop.outbox.parked", "{record}", "Records that no broker takes", parked)
+
+
+def show_fan_outs(metrics: Metrics, users: Database) -> None:
+    """Those that still run; the brokers may refuse one's records for long. Processes that share the
+    database all show the same."""
+
+    def running() -> Numbers:
+        return [] if found.last is None else [({}, found.last[0])]
+
+    def age() -> Numbers:
+        return [] if found.last is None else [({}, _age(found.last[1]))]
+
+    found = metrics.background("fan-outs", lambda: unfinished(users))
+    metrics.gauge("shop.fan_out.running", "", "Fan-outs that are not finished", running)
+    metrics.gauge("shop.fan_out.age", "s", "Since the oldest of them was asked for", age)
+
+
+def _age(since: int | None) -> float:
+    """Seconds since then, which is in milliseconds since the epoch."""
+    return 0.0 if since is None else max(0.0, time.time() - since / 1000)
 
 
 def show_letters(metrics: Metrics, letters: Database) -> None:

@@ -68,10 +68,12 @@ def run_listeners(
     watch = Watch(containers, settings.kafka.stalled_after_s)
     metrics = shop.metrics()
     if metrics is not None:
-        from shop.gauges import show_groups, show_outboxes
+        from shop.gauges import show_fan_outs, show_groups, show_outboxes
 
         show_groups(metrics, watch, containers, shop.connection())
         show_outboxes(metrics, [shop.databases().of(name) for name in services])
+        if "batch" in groups:
+            show_fan_outs(metrics, shop.databases().of("users"))
     server = health_server(shop, watch)
     try:
         for container in containers:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from shop.broker import free_port
 from shop.db.database import Database
@@ -24,7 +25,7 @@ from shop.db.tables import position
 from shop.db.work import Work
 from shop.events import Order
 from shop.fraud.model import Decision
-from shop.gauges import show_groups
+from shop.gauges import show_fan_outs, show_groups
 from shop.kafka.acknowledgment import Acknowledgment
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
@@ -38,8 +39,10 @@ from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec
 from shop.metrics import Metrics
 from shop.topics import NEW_ORDER
+from shop.users.model import FanOutRow, State
 from shop.watch import Watch
 from tests import metric_names
+from tests.backends import Backend
 from tests.commands import ShopPlace
 from tests.scraping import Scrape, parsed, scraped
 from tests.waiting import eventually
@@ -267,6 +270,33 @@ def test_the_processes_of_the_shop_show_what_there_is_to_see(
     assert of_api.one(requests, http_route="/orders", http_response_status_code="202") == 3
     assert of_api.one(requests, http_route="", http_response_status_code="404") == 1
     assert of_listeners.one("target_info", service_name="shop-fraud") == 1
+    assert {"process_start_time_seconds", "process_cpu_seconds_total"} <= of_listeners.names
+
+
+def test_a_fan_out_that_does_not_end_is_seen(
+    backend: Backend, tmp_path: Path, metrics: Metrics
+) -> None:
+    users = backend.open("users", tmp_path)
+    show_fan_outs(metrics, users)
+    assert not read(metrics).names & metric_names.BATCH, "nobody has looked yet"
+    eventually(lambda: read(metrics).one("shop_fan_out_running") == 0)
+    assert read(metrics).one("shop_fan_out_age_seconds") == 0
+    metrics.close()
+
+    with users.write() as connection:
+        for state, asked_at in ((State.FINISHED, 1), (State.RUNNING, time.time_ns() // 10**6)):
+            row = {"id": state, "target": "T", "correlation_id": "c", "state": state}
+            connection.execute(
+                insert(FanOutRow), row | {"asked_at": asked_at, "sent": 0, "cursor": ""}
+            )
+    later = Metrics("test")
+    show_fan_outs(later, users)
+    eventually(lambda: read(later).one("shop_fan_out_running") == 1)
+    age = eventually(lambda: read(later).one("shop_fan_out_age_seconds"))
+    assert 0 < age < 60
+    eventually(lambda: (read(later).one("shop_fan_out_age_seconds") or 0) > age)
+    later.close()
+    users.close()
 
 
 class Collector(ThreadingHTTPServer):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.go_programs import PROMTOOL
 from tests.metric_names import ALL
 
 OTEL = Path(__file__).parents[2] / "otel"
@@ -29,10 +29,15 @@ HISTOGRAMS = {
     "shop_database_wait_seconds",
     "http_server_request_duration_seconds",
 }
+OF_ANY_PROCESS = {
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+}
 SERIES = (
     ALL - HISTOGRAMS
     | {name + part for name in HISTOGRAMS for part in ("_bucket", "_sum", "_count")}
-    | {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}  # of any process
+    | {"up", *OF_ANY_PROCESS}
 )
 LABELS = {
     *("job", "instance", "le"),
@@ -102,10 +107,6 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> Non
     assert set(used) <= LABELS
 
 
-PROMTOOL = shutil.which("promtool")
-
-
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: it comes with Prometheus")
 @pytest.mark.parametrize(
     "check",
     [
@@ -116,13 +117,9 @@ PROMTOOL = shutil.which("promtool")
     ids=" ".join,
 )
 def test_prometheus_takes_the_rules_and_they_fire_when_they_should(check: list[str]) -> None:
-    assert PROMTOOL is not None
-    result = subprocess.run([PROMTOOL, *check], cwd=OTEL, capture_output=True, text=True)
-
-    assert result.returncode == 0, result.stdout + result.stderr
+    promtool(*check)
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: it comes with Prometheus")
 def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
     """As recording rules, since promtool checks those; Grafana's variables are put in first."""
     rules = [
@@ -131,7 +128,10 @@ def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> Non
     ]
     file = tmp_path / "queries.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    assert PROMTOOL is not None
-    result = subprocess.run([PROMTOOL, "check", "rules", file], capture_output=True, text=True)
+    promtool("check", "rules", str(file))
+
+
+def promtool(*command: str) -> None:
+    result = subprocess.run([PROMTOOL.path(), *command], cwd=OTEL, capture_output=True, text=True)
 
     assert result.returncode == 0, result.stdout + result.stderr

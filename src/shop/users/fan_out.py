@@ -194,6 +194,16 @@ def fan_out_steward(database: Database, open_template: Callable[[], KafkaTemplat
     return Steward(database, "fan-out", FanOutSender(database, open_template).step, every_s=1.0)
 
 
+def unfinished(database: Database) -> tuple[int, int | None]:
+    """How many fan-outs still run, and when the oldest of them was asked for, in milliseconds since
+    the epoch. Raises StoreUnavailable."""
+    running = FanOutRow.state == State.RUNNING
+    with database.read() as connection:
+        query = select(func.count(), func.min(FanOutRow.asked_at)).where(running)
+        count, since = connection.execute(query).one()
+    return count, since
+
+
 class Progress(msgspec.Struct, frozen=True):
     """How far a fan-out is. `total` is None until its first record is sent; `refused`: why it was
     not done at all."""

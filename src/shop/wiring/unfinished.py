@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import func, inspect, select
+from sqlalchemy import inspect
 
 from shop.db.database import Database
-from shop.users.model import FanOutRow, State
+from shop.users.fan_out import unfinished
+from shop.users.model import FanOutRow
 
 
 def fan_outs_running(database: Database) -> int:
     """None in a database that has no tables yet. Raises StoreUnavailable."""
-    running = select(func.count()).where(FanOutRow.state == State.RUNNING)
     with database.read() as connection:
-        if not inspect(connection).has_table(FanOutRow.__tablename__, schema=database.schema):
-            return 0
-        return connection.scalar(running) or 0
+        table = FanOutRow.__tablename__
+        there = inspect(connection).has_table(table, schema=database.schema)
+    return unfinished(database)[0] if there else 0
 
 
 UNFINISHED: Mapping[str, Callable[[Database], int]] = {"batch": fan_outs_running}
