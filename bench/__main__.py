@@ -2,7 +2,7 @@
 
 import sys
 
-from bench import audit, fanout, fraud, http, listener, metrics, reports, running, tracing
+from bench import audit, fanout, fraud, harness, http, listener, metrics, reports, running, tracing
 
 ALL = {
     "listener": listener,
@@ -22,3 +22,5 @@ if unknown:
     sys.exit(f"no measurement {', '.join(unknown)}; there are {', '.join(ALL)}")
 for name in names:
     ALL[name].main()
+if harness.missed:
+    sys.exit("\n".join(["", "Not reached on this machine, now:", *harness.missed]))

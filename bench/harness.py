@@ -8,10 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -151,13 +152,32 @@ def _forget(connection: Connection, group: str) -> None:
             time.sleep(0.1)
 
 
-def show(name: str, rows: Sequence[tuple[str, str]], **result: Any) -> None:
-    """A readable block, and the same as one JSON line."""
+missed: list[str] = []  # what was required and not reached in this run
+
+
+def show(
+    name: str,
+    rows: Sequence[tuple[str, str]],
+    *,
+    required: Mapping[str, float] = MappingProxyType({}),
+    at_most: Mapping[str, float] = MappingProxyType({}),
+    **result: Any,
+) -> None:
+    """A readable block, and the same as one JSON line. `required`: the least that a result has to
+    be, by its name; `at_most`: the most."""
     print(f"\n{name}")
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         print(f"  {label:<{width}}  {value}")
-    print(json.dumps({"bench": name, **result}), flush=True)
+    limits = {"required": dict(required), "at_most": dict(at_most)}
+    told = {"bench": name, **result, **{kind: of for kind, of in limits.items() if of}}
+    print(json.dumps(told), flush=True)
+    for key, limit in required.items():
+        if result[key] < limit:
+            missed.append(f"{name}: {key} is {result[key]}, {limit} is required")
+    for key, limit in at_most.items():
+        if result[key] > limit:
+            missed.append(f"{name}: {key} is {result[key]}, at most {limit} is allowed")
 
 
 class Stopwatch:

@@ -60,6 +60,8 @@ def configure(settings: Log, role: str, out: TextIO) -> None:
         "opentelemetry.exporter.otlp.proto.http.metric_exporter",
         # What it says of failed commits concerns Kafka's copy of positions that the database has.
         "quixstreams",
+        # Of connections that are lost: the database has a line of its own too.
+        "sqlalchemy.pool",
     ):
         logging.getLogger(told_otherwise).setLevel(logging.CRITICAL)
     structlog.configure(

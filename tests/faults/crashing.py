@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from shop import telemetry
 from shop.databases import Databases
 from shop.db.relay import Relay
 from shop.db.store import DatabaseStore
@@ -126,6 +127,7 @@ def main() -> None:
         work.add(Decision, order_id=text, amount=Decimal(1), is_fraud=False)
         work.send(target, text, text)
 
+    telemetry.configure(Settings(), "crashing")  # traces where the variables ask for it
     kafka = Connection(servers)
     database = Databases(Settings(data_dir=Path(folder))).of("fraud")
     registry = ListenerRegistry()

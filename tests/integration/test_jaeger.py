@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -18,11 +19,16 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from shop.broker import free_port
+from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
-from shop.kafka.template import KafkaTemplate, OutboundRecord
+from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.topic import Topic
+from shop.kafka.tracing import AS_LETTER
+from shop.kafka.wire import EVENT_ID, TRACEPARENT
 from shop.topics import DEADLETTER, NEW_ORDER, ORDER_REJECTED, SEND_EMAIL
 from tests.backends import Backend
 from tests.commands import ShopPlace
+from tests.faults.crashing import TEXT
 from tests.jaeger import Jaeger, Span, drawn, jaeger, roots
 from tests.reading import read_all
 from tests.waiting import eventually
@@ -181,8 +187,8 @@ def test_an_order_is_one_trace_of_exactly_these_spans(
     assert by_title["transaction orders"].tags["db.system.name"] == system
     assert by_title["deliver mail"].tags["server.address"] == "127.0.0.1"
     for span in spans:
-        if "messaging.system" in span.tags:
-            tags = span.tags
+        tags = span.tags
+        if span.name.startswith(("send ", "process ")):
             assert tags["messaging.system"] == "kafka"
             assert tags["messaging.operation.name"] == span.name.split()[0]
             assert tags["messaging.operation.type"] == span.name.split()[0]
@@ -190,7 +196,7 @@ def test_an_order_is_one_trace_of_exactly_these_spans(
             assert tags["messaging.message.conversation_id"].startswith(correlation_id)
             assert tags["messaging.kafka.message.key"] == "ana@example.com"
             assert tags["messaging.message.id"]
-            assert span.tags["span.kind"] == ("producer" if "send" in span.name else "consumer")
+            assert tags["span.kind"] == ("producer" if "send" in span.name else "consumer")
         if span.name.startswith("process"):
             assert tags["messaging.destination.partition.id"].isdigit()
             assert tags["messaging.kafka.offset"] >= 0
@@ -312,7 +318,9 @@ def test_what_comes_again_after_a_crash_is_in_the_same_trace_as_a_duplicate(shop
     shop.tree(trace_id, "\n".join(lines))
 
 
-def test_a_record_that_is_handled_again_after_a_kill_stays_in_its_trace(shop: Traced) -> None:
+def test_a_record_that_waits_while_its_listeners_are_killed_stays_in_its_trace(
+    shop: Traced,
+) -> None:
     listeners = shop.listeners
     os.kill(listeners.pid, signal.SIGSTOP)
     answer = shop.order("dora@example.com")
@@ -320,3 +328,48 @@ def test_a_record_that_is_handled_again_after_a_kill_stays_in_its_trace(shop: Tr
     listeners.wait()
     shop.listeners = shop.start("listen", "--all")
     shop.tree(shop.trace_of(answer), ORDER)
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [("good", "written, not committed"), ("bad", "dead letter written, not committed")],
+)
+def test_what_a_kill_undoes_and_another_process_does_is_once_in_its_trace(
+    shop: Traced, text: str, step: str
+) -> None:
+    source, target, letters = (
+        Topic(f"{name}-{uuid4().hex[:8]}", TEXT, partitions=1) for name in "STL"
+    )
+    create_topics(shop.kafka, [source, target, letters])
+    group, trace_id = f"group-{uuid4().hex[:8]}", uuid4().hex
+    sent = outbound(
+        source, text, text, correlation_id="Test(1)",
+        headers=[(TRACEPARENT, f"00-{trace_id}-{'b' * 16}-01".encode())],
+    )  # fmt: skip
+    with KafkaTemplate(shop.kafka) as template:
+        template.send_record(sent)
+
+    def live(step: str) -> "subprocess.Popen[bytes]":
+        names = (source.name, target.name, letters.name, group)
+        command = [sys.executable, "-m", "tests.faults.crashing", step]
+        return subprocess.Popen(
+            [*command, shop.kafka.bootstrap_servers, str(shop.directory / group), *names],
+            env=os.environ | shop.environment,
+        )
+
+    assert live(step).wait(60) == -signal.SIGKILL, "it did not come to that"
+    ways = {  # a letter is sent when the last attempt is over
+        "good": f"process {source} ({group}) [shop-crashing]\n  send {target} [shop-crashing]",
+        "bad": f"process {source} ({group}) failed [shop-crashing]\nsend {letters} [shop-crashing]",
+    }
+    again = live("never")
+    try:
+        spans = shop.tree(trace_id, ways[text])
+    finally:
+        again.kill()
+        again.wait()
+    handled, send = sorted(spans, key=lambda span: span.started)
+    (record,) = read_all(shop.kafka, target if text == "good" else letters)
+    into = TRACEPARENT if text == "good" else AS_LETTER
+    assert send.id in dict(record.headers())[into].decode()
+    assert handled.tags["messaging.message.id"] == dict(sent.headers)[EVENT_ID].decode()
