@@ -22,6 +22,7 @@ keep() { # file; its content comes from standard input
 }
 
 random | keep grafana_password
+random | keep postgres_superuser_password
 random | keep postgres_password
 keep shop.toml <<TOML
 admin_token = "$(random)"

@@ -1,14 +1,19 @@
 """What only a PostgreSQL can do to a shop: share it with others, keep it out, refuse its data."""
 
 import asyncio
+import os
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
@@ -25,11 +30,12 @@ from shop.kafka.errors import StoreUnavailable
 from shop.orders.desk import OrderDesk
 from shop.orders.placement import placement
 from shop.services import SERVICE_OF_GROUP
+from shop.settings import Database as DatabaseSettings
 from shop.settings import Settings
 from shop.torture.place import own_settings, remove_schemas
 from tests.backends import URL, rows
 from tests.commands import run
-from tests.postgres import PASSWORD, PostgresDatabase
+from tests.postgres import PASSWORD, PostgresDatabase, PostgresServer, programs
 
 SERVICES = tuple(dict.fromkeys(SERVICE_OF_GROUP.values()))
 
@@ -246,3 +252,36 @@ def _listening(database: Database) -> int:
         "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     )
     return int(rows(database, query)[0][0])
+
+
+def test_the_containers_database_belongs_to_a_role_that_is_no_superuser(tmp_path: Path) -> None:
+    """docker/postgres.sh, as PostgreSQL's image runs it."""
+    server = PostgresServer()
+    secret = tmp_path / "it's a secret"
+    secret.write_text("two words'\n")
+    address = make_url(server.url)
+    assert address.host is not None
+    try:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("DROP ROLE shop")  # as it is where nobody has made it yet
+        subprocess.run(
+            ["sh", "docker/postgres.sh"],
+            cwd=Path(__file__).parents[2],
+            env=os.environ
+            | {
+                "PATH": f"{programs()}:{os.environ['PATH']}",
+                "POSTGRES_USER": "postgres",
+                "SHOP_PASSWORD_FILE": str(secret),
+                "PGHOST": address.host,
+                "PGPORT": str(address.port),
+                "PGPASSWORD": str(address.password),
+            },
+            check=True,
+        )
+        url = address.set(username="shop", password="two words'", database="shop")
+        given = DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
+        with closing(Databases(Settings(data_dir=tmp_path, database=given))) as databases:
+            found = rows(databases.of("fraud"), "SELECT current_setting('is_superuser')")
+        assert found == [("off",)]
+    finally:
+        server.remove()
