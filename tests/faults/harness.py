@@ -6,10 +6,12 @@ import random
 import signal
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ class Faulty:
     data: Path
     seed: int
     nodes: int = 1
+    at_once: int = 8  # clients that post
     database_goes_away: bool = False  # then a client is told 503, and sends the same again
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)  # order id -> e-mail
@@ -66,6 +69,7 @@ class Faulty:
         self.databases = Databases(Settings(data_dir=self.data))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._resend: list[dict[str, str]] = []
+        self._mail_ids: dict[str, str] = {}  # by file
         self._log = (self.data / "processes.log").open("ab")
         self.serve = self.start("serve")
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
@@ -115,23 +119,37 @@ class Faulty:
         self._send_as_java(earlier)  # of the call before, so that they were probably handled
 
     def post_to_api_only(self, count: int) -> list[dict[str, str]]:
-        """Needs no broker; gives back every eighth order."""
+        """Needs no broker; gives back every eighth order. Several customers post at once, each of
+        them an order at a time."""
         resent = []
-        for _ in range(count):
-            email = f"customer{self._orders.randrange(200)}@example.com"
-            amount = f"{self._orders.randrange(100, 500_100) / 100:.2f}"
-            order = {"id": self._uuid(), "email": email, "amount": amount}
-            times = 2 if len(self.accepted) % 4 == 0 else 1
-            for _ in range(times):
-                self._post_until_answered(order)
-            if len(self.accepted) % 8 == 0:
-                resent.append(order)
-            self.accepted[order["id"]] = email
+        orders = deque(self._draw() for _ in range(count))
+        with ThreadPoolExecutor(self.at_once) as clients:
+            while together := self._of_different_customers(orders):
+                first = len(self.accepted)
+                times = [1 if (first + number) % 4 else 2 for number in range(len(together))]
+                list(clients.map(self._post_until_answered, together, times))
+                for order in together:
+                    if len(self.accepted) % 8 == 0:
+                        resent.append(order)
+                    self.accepted[order["id"]] = order["email"]
         return resent
 
-    def _post_until_answered(self, order: dict[str, str]) -> None:
+    def _of_different_customers(self, orders: deque[dict[str, str]]) -> list[dict[str, str]]:
+        """The next orders, taken out, at most `at_once`."""
+        taken: dict[str, dict[str, str]] = {}
+        while orders and len(taken) < self.at_once and orders[0]["email"] not in taken:
+            order = orders.popleft()
+            taken[order["email"]] = order
+        return list(taken.values())
+
+    def _draw(self) -> dict[str, str]:
+        email = f"customer{self._orders.randrange(200)}@example.com"
+        amount = f"{self._orders.randrange(100, 500_100) / 100:.2f}"
+        return {"id": self._uuid(), "email": email, "amount": amount}
+
+    def _post_until_answered(self, order: dict[str, str], times: int) -> None:
         """As a client does that got no answer: the same again, when the API is back."""
-        while True:
+        while times:
             try:
                 answer = self.client.post("/orders", json=order)
             except httpx.TransportError:
@@ -141,7 +159,7 @@ class Faulty:
                 eventually(self.ready, "the database again", PATIENCE_S)
                 continue
             assert answer.status_code == 202, answer.text
-            return
+            times -= 1
 
     def _send_as_java(self, orders: Sequence[dict[str, str]]) -> None:
         producer = Producer(
@@ -182,7 +200,7 @@ class Faulty:
             "orders", "SELECT count(*) FROM orders WHERE status = 'accepted'"
         ):
             yield f"{waiting} orders without a result"
-        if (mailed := len({mail.message_id for mail in mails(self.data / "mail")})) < count:
+        if (mailed := len(self._mailed())) < count:
             yield f"{mailed} mails for {count} orders"
         for name in DATABASES:
             if self.rows(name, "SELECT 1 FROM outbox LIMIT 1"):
@@ -190,6 +208,13 @@ class Faulty:
         for service, group in READERS_OF_NEW_ORDER:
             if not self.has_read_all(service, group):
                 yield f"{group} is at {self._position(service, group)} of {self._end()}"
+
+    def _mailed(self) -> set[str]:
+        """The ids of all mails. Asked for often, so each is read once."""
+        for path in (self.data / "mail/new").glob("[!.]*"):
+            if path.name not in self._mail_ids:
+                self._mail_ids[path.name] = message_from_bytes(path.read_bytes())["Message-ID"]
+        return set(self._mail_ids.values())
 
     def has_read_all(self, service: str, group: str) -> bool:
         """Whether a group has looked at every record of NEW_ORDER."""
