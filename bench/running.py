@@ -1,4 +1,5 @@
-"""The running shop: seconds until it is ready, memory of its processes, and its latency when idle.
+"""The running shop: seconds until it is ready, memory of its processes, what they use while nothing
+happens, and its latency when idle.
 
 `shop up` on a warm cache and a used data folder, then 20 orders a second from one client that waits
 for each decision. Against it, in the same run: the same POST and GET of an order that needs no
@@ -27,6 +28,7 @@ from shop.topics import ORDER_APPROVED
 
 PER_SECOND = 20
 SECONDS = 20
+IDLE_S = 20
 STARTS = 3
 
 
@@ -58,8 +60,8 @@ def stop(process: subprocess.Popen[str]) -> float:
     return time.perf_counter() - began
 
 
-def memory(process: subprocess.Popen[str]) -> dict[str, int]:
-    """Resident MB of each process below `shop up`, and its own."""
+def processes(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """Those below `shop up`, and its own."""
     found = {}
     for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]:
         arguments = each.cmdline()
@@ -68,8 +70,18 @@ def memory(process: subprocess.Popen[str]) -> dict[str, int]:
         if name is None and any(a.endswith("/java") for a in arguments[:1]):
             name = "Kafka (JVM)"
         if name:
-            found[name] = each.memory_info().rss // 2**20
+            found[name] = each
     return found
+
+
+def idle(process: subprocess.Popen[str]) -> dict[str, float]:
+    """The share of a core that each process uses while nothing happens, in percent."""
+    used = []
+    for pause in (IDLE_S, 0):
+        times = {name: each.cpu_times() for name, each in processes(process).items()}
+        used.append({name: of.user + of.system for name, of in times.items()})
+        time.sleep(pause)
+    return {name: round((used[1][name] - used[0][name]) / IDLE_S * 100, 1) for name in used[0]}
 
 
 class Decisions:
@@ -136,6 +148,7 @@ def main() -> None:
             stops.append(stop(process))
             process, seconds = start(Path(folder), http, kafka)
             ready.append(seconds)
+        at_rest = idle(process)
         url = f"http://127.0.0.1:{http}"
         plain = percentiles(milliseconds(asyncio.run(latencies(url, decided=False)).values()))
         observer = Decisions(f"127.0.0.1:{kafka}")
@@ -143,7 +156,7 @@ def main() -> None:
         observer.stop()
         whole = percentiles(milliseconds(asked.values()))
         topic = percentiles(milliseconds((t, observer.at[id_]) for id_, (t, _) in asked.items()))
-        used = memory(process)
+        used = {n: each.memory_info().rss // 2**20 for n, each in processes(process).items()}
         stops.append(stop(process))
     show(
         "running",
@@ -152,6 +165,7 @@ def main() -> None:
             ("ready, again", f"{statistics.median(ready):5.1f} s  (aim: under 4)"),
             ("stopped after Ctrl-C", f"{statistics.median(stops):5.1f} s"),
             *((f"memory of {name}", f"{mb:5d} MB") for name, mb in used.items()),
+            *((f"{name} at rest", f"{share:5.1f} % of a core") for name, share in at_rest.items()),
             (
                 f"POST to the decision on its topic at {PER_SECOND}/s, p50 / p99",
                 f"{topic[0]:5.1f} / {topic[1]:.1f} ms  (aim: p50 under 15)",
@@ -166,6 +180,7 @@ def main() -> None:
         ready_first_s=round(first, 2),
         stop_s=round(statistics.median(stops), 2),
         memory_mb=used,
+        idle_percent=at_rest,
         decision_ms={"p50": round(topic[0], 1), "p99": round(topic[1], 1)},
         wait_ms={"p50": round(whole[0], 1), "p99": round(whole[1], 1)},
         http_ms={"p50": round(plain[0], 1), "p99": round(plain[1], 1)},

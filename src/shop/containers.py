@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from dependency_injector import containers, providers
 
 from shop.databases import Databases
+from shop.db.commits import CommitWatch
 from shop.db.relay import Relay
 from shop.deadletters.listeners import DeadLetterKeeper
 from shop.email.listeners import Email, EmailNewOrder
@@ -33,7 +34,8 @@ class Shop(containers.DeclarativeContainer):
     connection = providers.Singleton(connection, settings)
     databases = providers.Singleton(Databases, settings, metrics)
     relay_template = providers.ThreadSafeSingleton(clients.relay_template, settings, connection)
-    relay = providers.Factory(Relay, template=relay_template)
+    commits = providers.Singleton(CommitWatch)
+    relay = providers.Factory(Relay, template=relay_template, commits=commits)
 
     fan_out_template = providers.Factory(clients.fan_out_template, settings, connection)
     stewards = providers.Factory(listening.stewards, settings, databases, fan_out_template.provider)

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ import msgspec
 from confluent_kafka import KafkaError as Code
 from sqlalchemy import bindparam, delete, func, select, update
 
-from shop.db.changes import DataVersion
+from shop.db.commits import CommitWatch
 from shop.db.database import Database
 from shop.db.election import Election
 from shop.db.tables import outbox
@@ -28,7 +27,6 @@ from shop.kafka.template import KafkaTemplate, OutboundRecord
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # records published before their acknowledgements are awaited
-WAKE_S = 0.005  # how often another process's commit is looked for
 SWEEP_S = 1.0  # the outbox is read this often, whoever forgot to wake it
 STAND_BY_S = 0.5
 REST_S = 5.0  # a topic that took a record neither now nor never is left alone this long
@@ -59,18 +57,21 @@ class _Published:
 class Relay(Worker):
     """One thread; asked to stop, it publishes what is there. What is left stays in the outbox.
 
-    `template` should be idempotent, and without a send timeout; relays may share it.
-    `on_failure(error)` is called when the template can never send again."""
+    `template` should be idempotent, and without a send timeout; relays may share it, and
+    `commits`, by which they hear of other processes' commits. `on_failure(error)` is called when
+    the template can never send again."""
 
     def __init__(
         self,
         database: Database,
         template: KafkaTemplate,
         on_failure: Callable[[BaseException], None] | None = None,
+        commits: CommitWatch | None = None,
     ) -> None:
         super().__init__(database, f"relay-{database.name}")
         self._template = template
         self._on_failure = on_failure
+        self._commits = commits or CommitWatch()
         self._headers: Any = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
         self._unwritten: _Published | None = None  # published, but the database was away
         self._resting: dict[str, float] = {}  # topic -> until when
@@ -97,21 +98,15 @@ class Relay(Worker):
             self._on_failure(self._template.failure)
 
     def _work(self, election: Election) -> None:
-        with closing(DataVersion(self._database)) as version:
+        with self._commits.waking(self._database, self._woken):
             while self._template.failure is None and election.won():
+                self._woken.clear()  # before what is there is read
                 published = self._publish()
                 if self._stopping.is_set():
                     if not published:
                         return
                 elif not published:
-                    self._wait(version)
-
-    def _wait(self, version: DataVersion) -> None:
-        """Until somebody commits, at most SWEEP_S."""
-        for _ in range(round(SWEEP_S / WAKE_S)):
-            if self._woken.wait(WAKE_S) or version.changed():
-                break
-        self._woken.clear()
+                    self._woken.wait(SWEEP_S)
 
     def _publish(self) -> int:
         """Publish one batch; how many were acknowledged or parked."""
