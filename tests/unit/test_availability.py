@@ -8,7 +8,8 @@ import pytest
 from opentelemetry.metrics import NoOpMeter
 from sqlalchemy import delete, text
 
-from shop.db import engines
+from shop.db import availability, engines
+from shop.db.availability import READ, WRITE, Availability
 from shop.db.database import Database
 from shop.db.metrics import DatabaseMetrics
 from shop.db.tables import position
@@ -54,9 +55,13 @@ def read(database: Database) -> None:
 
 
 def test_one_that_goes_and_comes_back_is_two_lines(
-    database: Database, backend: Backend, caplog: pytest.LogCaptureFixture
+    database: Database,
+    backend: Backend,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO", "shop.db")
+    monkeypatch.setattr(availability, "CALM_S", 0.0)
     for _ in range(2):
         caplog.clear()
         write(database)
@@ -72,6 +77,33 @@ def test_one_that_goes_and_comes_back_is_two_lines(
         assert away.message.startswith(f"database {database.shown} is not available: ")
         assert away.message.endswith("; trying on")
         assert back.message == f"database {database.shown} is back"
+
+
+AWAY = StoreUnavailable("database x is not available: full")
+
+
+def test_one_that_is_away_for_some_only_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """As where a disk has room for the small."""
+    database = Availability("x")
+    for _ in range(100):
+        database.worked(WRITE)
+        database.failed(WRITE, AWAY)
+
+    assert caplog.messages == [f"{AWAY}; trying on"]
+
+
+def test_an_outage_is_told_also_when_nobody_has_tried_since_the_last(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Availability("x")
+    database.worked(READ)
+    database.failed(WRITE, AWAY)  # and nobody writes again for long
+    database.failed(READ, AWAY)
+    assert len(caplog.messages) == 2, "that it cannot even be read is news"
+    monkeypatch.setattr(availability, "FORGOTTEN_S", 0.0)
+    database.failed(WRITE, AWAY)
+
+    assert len(caplog.messages) == 3
 
 
 def test_a_mistake_in_a_statement_is_no_outage(

@@ -87,3 +87,19 @@ def test_a_database_that_cannot_tell_is_asked_less_often_and_holds_up_no_other(
             commit(hearing)
             assert woken.wait(30)
     assert len(asked) == 1
+
+
+def test_a_thread_that_could_not_be_started_is_started_for_the_next(
+    databases: list[Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, woken = CommitWatch(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError), watch.waking(databases[0], woken):
+            pytest.fail("it cannot look")
+    with watch.waking(databases[0], woken):
+        assert woken.wait(30)
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

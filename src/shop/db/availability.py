@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from shop.kafka.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())  # commands have no log, and say themselves what they miss
 
 # SQLite's primary result codes that are the database's state: BUSY, LOCKED, NOMEM, READONLY,
 # INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB. Others are mistakes in a statement.
@@ -24,17 +26,22 @@ _POSTGRES_NOT_NOW = (
 
 READ, WRITE = "read", "write"
 
+CALM_S = 5.0  # without a failure, until it is back: some may succeed all the while
+FORGOTTEN_S = 60.0  # after so long a failure is another outage, also where nobody tried meanwhile
+
 
 class Availability:
     """Of one database, which is `shown` as that. Thread-safe.
 
-    The log has one line when it goes and one when all of it is back, whoever in the process meets
-    it and however often. One that was never there is told of by who cannot start."""
+    The log has one line when it cannot be read, or not be written, any more, and one when all of it
+    is back, whoever in the process meets it and however often. One that was never there is told of
+    by who cannot start."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
         self._was_there = False
-        self._fails: set[str] = set()  # to read, to write: a full disk can still be read
+        # To read, to write: when that failed last. A full disk can still be read.
+        self._failed_at: dict[str, float] = {}
         self._changing = threading.Lock()
 
     @contextmanager
@@ -55,22 +62,27 @@ class Availability:
 
     def failed(self, to: str, error: StoreUnavailable) -> None:
         with self._changing:
-            first = self._was_there and not self._fails
-            if self._was_there:
-                self._fails.add(to)
-        if first:
-            log.warning("%s; trying on", error)
+            if not self._was_there:
+                return
+            now = time.monotonic()
+            last = self._failed_at.get(to)
+            self._failed_at[to] = now
+            if last is None or now - last > FORGOTTEN_S:
+                log.warning("%s; trying on", error)
 
     def worked(self, to: str) -> None:
         self._was_there = True
-        if not self._fails:
+        if not self._failed_at:
             return
         with self._changing:
-            before = bool(self._fails)
-            self._fails -= {READ, WRITE} if to == WRITE else {READ}
-            back = before and not self._fails
-        if back:
-            log.info("database %s is back", self._shown)
+            calm_since = time.monotonic() - CALM_S
+            over = {READ, WRITE} if to == WRITE else {READ}
+            was_away = bool(self._failed_at)
+            for one in over:
+                if self._failed_at.get(one, calm_since) < calm_since:
+                    del self._failed_at[one]
+            if was_away and not self._failed_at:
+                log.info("database %s is back", self._shown)
 
 
 def is_unavailable(error: DBAPIError) -> bool:

@@ -26,12 +26,13 @@ class CommitWatch:
     def waking(self, database: Database, woken: threading.Event) -> Iterator[None]:
         """For the block, sets the event soon after a commit to the database, by any process. It
         may be set without one, so who was woken is to look."""
-        with self._lock:
-            self._waiting = {**self._waiting, woken: database}
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
-                self._thread.start()
         try:
+            with self._lock:
+                self._waiting = {**self._waiting, woken: database}
+                if self._thread is None or not self._thread.is_alive():
+                    thread = threading.Thread(target=self._run, name="commits", daemon=True)
+                    thread.start()
+                    self._thread = thread
             yield
         finally:
             with self._lock:
@@ -48,7 +49,7 @@ class CommitWatch:
                 for database in set(waiting.values())
                 if looks.setdefault(database, _Look(database)).changed()
             }
-            for woken, database in waiting.items():
+            for woken, database in self._waiting.items():  # also who has come meanwhile
                 if database in changed:
                     woken.set()
             time.sleep(self._every_s)  # its rhythm; a commit cannot wake it

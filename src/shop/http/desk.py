@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from opentelemetry import trace
 from sqlalchemy.exc import IntegrityError
 
+from shop.db.availability import WRITE
 from shop.db.database import Database
 from shop.db.group_commit import Commit, GroupCommit
 from shop.http.problems import RETRY_AFTER_S, ProblemError
@@ -49,6 +50,7 @@ class Desk(Generic[Request, Answer]):
 
     def __init__(self, database: Database, execute: Commit[Request, Answer]) -> None:
         self._commit = GroupCommit(database, execute)
+        self._availability = database.availability
         self._running: dict[object, asyncio.Future[None]] = {}
         self._span_name = f"transaction {database.name}"
         system = "sqlite" if database.path else "postgresql"
@@ -68,7 +70,9 @@ class Desk(Generic[Request, Answer]):
                     with self._traced():
                         return await self._submit(request)
             except TimeoutError:
-                raise StoreUnavailable("the database did not commit in time") from None
+                late = StoreUnavailable("the database did not commit in time")
+                self._availability.failed(WRITE, late)
+                raise late from None
 
     async def close(self) -> None:
         await self._commit.close()

@@ -153,7 +153,7 @@ class GroupConsumer:
         ):  # fmt: skip
             self._settlement.settle(records, self._intake.positions, self._stopping)
         if self._intake.store_trouble:
-            log.info("group %s: the database is back", self._group)
+            log.debug("group %s: the database is back", self._group)
             self._intake.store_trouble = None
             self._attempts.store_is_back()
         if self._away:
@@ -250,7 +250,7 @@ class GroupConsumer:
                 error = unavailable
         if isinstance(error, StoreUnavailable):
             if not self._intake.store_trouble:
-                log.warning("group %s: %s; waiting for it", self._group, error)
+                log.debug("group %s: %s; waiting for it", self._group, error)
             self._intake.store_trouble = str(error)
             self._intake.pause(positions.held, self._attempts.store_failed())
         self._intake.seek(starts)

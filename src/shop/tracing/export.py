@@ -56,7 +56,7 @@ class SpanQueue(SpanProcessor):
         self._full: deque[_Batch] = deque()
         self._filling = _Batch()
         self._waiting = self._waiting_bytes = 0
-        self._on_the_way = 0
+        self._on_the_way = self._lost_at_end = 0
         self._dropped = 0
         self._unwritten = 0
         self._failing = False
@@ -105,8 +105,8 @@ class SpanQueue(SpanProcessor):
         self._wake.set()
         self._thread.join(END_S)
         self._receiver.shutdown()
-        if left := self._waiting + self._on_the_way:
-            log.warning("the collector has not taken %d spans before the end", left)
+        if left := self._waiting + self._on_the_way + self._lost_at_end:
+            log.warning("%d spans may be lost: the process ends before they are taken", left)
         self._tell_dropped()
 
     def _run(self) -> None:
@@ -158,7 +158,11 @@ class SpanQueue(SpanProcessor):
             self._full.append(batch)
 
     def _tell(self, trouble: object, count: int) -> None:
-        """One line when the receiver goes, one when it is back, one for what was dropped."""
+        """One line when the receiver goes, one when it is back, one for what was dropped. At the
+        end of the process `shutdown` has the last word."""
+        if self._ended:
+            self._lost_at_end += count if trouble else 0
+            return
         if trouble and not self._failing:
             log.warning("%d spans are lost, trying on with later ones: %.300s", count, trouble)
         elif self._failing and not trouble:

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.sampling import (
     ParentBased,
     ParentBasedTraceIdRatio,
     Sampler,
+    StaticSampler,
     TraceIdRatioBased,
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -28,6 +29,16 @@ from shop.tracing.spans import Attributes, NotSampled, Span, drawn, tells
 
 # What the description of a sampler ends with whose children are sampled as their parents are.
 _FOLLOWING = ParentBased(sampling.ALWAYS_ON).get_description().partition(",")[2]  # type: ignore[no-untyped-call]
+
+
+def _follow(sampler: Sampler) -> bool:
+    """Whether children are sampled as their parents are, whatever else the sampler does."""
+    delegates = [of for name, of in vars(sampler).items() if "parent" in name]
+    return (
+        type(sampler) in (ParentBased, ParentBasedTraceIdRatio)
+        and all(type(of) is StaticSampler for of in delegates)
+        and sampler.get_description().endswith(_FOLLOWING)
+    )
 
 
 class Tracer(trace.Tracer):
@@ -44,10 +55,7 @@ class Tracer(trace.Tracer):
         self._sampler = sampler
         # As all of OTEL_TRACES_SAMPLER that begin with parentbased_: asked for roots only. No
         # subclass, which may decide otherwise.
-        self._children_follow = type(sampler) in (
-            ParentBased,
-            ParentBasedTraceIdRatio,
-        ) and sampler.get_description().endswith(_FOLLOWING)
+        self._children_follow = _follow(sampler)
         # A root is sampled whose id's last 8 bytes are below this, where that is all that decides.
         root = getattr(sampler, "_root", None) if self._children_follow else None
         self._bound = root.bound if type(root) is TraceIdRatioBased else None

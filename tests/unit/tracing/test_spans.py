@@ -33,9 +33,19 @@ class Nothing(sampling.ParentBasedTraceIdRatio):
         return NEVER
 
 
+class NoChildren(sampling.StaticSampler):
+    def should_sample(self, *_: Any, **__: Any) -> sampling.SamplingResult:
+        return NEVER
+
+
 class NoRoots(sampling.TraceIdRatioBased):
     def should_sample(self, *_: Any, **__: Any) -> sampling.SamplingResult:
         return NEVER
+
+
+CHILDLESS = sampling.ParentBased(
+    sampling.ALWAYS_ON, remote_parent_sampled=NoChildren(sampling.Decision.RECORD_AND_SAMPLE)
+)
 
 
 class Begun(SpanProcessor):
@@ -262,6 +272,7 @@ def begun_at_once(tracer: trace.Tracer, parent: trace.SpanContext | None) -> tra
         (sampling.TraceIdRatioBased(0.0), SENDER, False),
         (Nothing(1.0), None, False),
         (Nothing(1.0), SENDER, False),
+        (CHILDLESS, SENDER, False),
         (sampling.ParentBased(NoRoots(1.0)), None, False),
         (sampling.ParentBased(NoRoots(1.0)), SENDER, True),
     ],
