@@ -9,10 +9,10 @@ def eventually(
     condition: Callable[[], Any], what: str = "the condition", patience: float = 30.0
 ) -> Any:
     """The condition's value once it is true. Fails after `patience` seconds, far past any need."""
-    began = time.monotonic()
-    while (waited := time.monotonic() - began) < patience:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
-        time.sleep(min(max(0.01, waited / 20), 0.1))  # between two looks, which may cost
+        time.sleep(0.01)  # between two looks
     raise AssertionError(f"{what} did not come true in {patience:.0f} s")
