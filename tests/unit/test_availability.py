@@ -14,7 +14,10 @@ from shop.db.database import Database
 from shop.db.metrics import DatabaseMetrics
 from shop.db.tables import position
 from shop.kafka.errors import StoreUnavailable
+from tests import logs
 from tests.backends import Backend, stranger
+
+LOGGER = "shop.db.availability"
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_one_that_goes_and_comes_back_is_two_lines(
         write(database)
         write(database)
 
-        away, back = caplog.records
+        away, back = logs.records(caplog, LOGGER)
         assert (away.levelname, back.levelname) == ("WARNING", "INFO")
         assert away.message.startswith(f"database {database.shown} is not available: ")
         assert away.message.endswith("; trying on")
@@ -89,7 +92,7 @@ def test_one_that_is_away_for_some_only_is_one_line(caplog: pytest.LogCaptureFix
         database.worked(WRITE)
         database.failed(WRITE, AWAY)
 
-    assert caplog.messages == [f"{AWAY}; trying on"]
+    assert logs.messages(caplog, LOGGER) == [f"{AWAY}; trying on"]
 
 
 def test_an_outage_is_told_also_when_nobody_has_tried_since_the_last(
@@ -99,11 +102,11 @@ def test_an_outage_is_told_also_when_nobody_has_tried_since_the_last(
     database.worked(READ)
     database.failed(WRITE, AWAY)  # and nobody writes again for long
     database.failed(READ, AWAY)
-    assert len(caplog.messages) == 2, "that it cannot even be read is news"
+    assert len(logs.messages(caplog, LOGGER)) == 2, "that it cannot even be read is news"
     monkeypatch.setattr(availability, "FORGOTTEN_S", 0.0)
     database.failed(WRITE, AWAY)
 
-    assert len(caplog.messages) == 3
+    assert len(logs.messages(caplog, LOGGER)) == 3
 
 
 def test_a_mistake_in_a_statement_is_no_outage(
@@ -113,7 +116,7 @@ def test_a_mistake_in_a_statement_is_no_outage(
     with pytest.raises(Exception, match="no_such_table"), database.write() as connection:
         connection.execute(text("DELETE FROM no_such_table"))
 
-    assert caplog.records == []
+    assert logs.records(caplog, LOGGER) == []
 
 
 def test_one_that_never_was_there_is_told_of_by_who_needs_it(
@@ -126,7 +129,7 @@ def test_one_that_never_was_there_is_told_of_by_who_needs_it(
             read(database)
     database.close()
 
-    assert caplog.records == []
+    assert logs.records(caplog, LOGGER) == []
 
 
 class Waits(DatabaseMetrics):

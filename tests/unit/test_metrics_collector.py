@@ -9,6 +9,9 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from shop.broker import free_port
 from shop.metrics_collector import Collector
+from tests import logs
+
+LOGGER = "shop.metrics_collector"
 
 
 class Taking(BaseHTTPRequestHandler):
@@ -43,7 +46,7 @@ def test_a_collector_that_is_away_and_comes_back_is_two_lines(
     server.shutdown()
     server.server_close()
 
-    away, back = caplog.records
+    away, back = logs.records(caplog, LOGGER)
     assert away.levelname == "WARNING"
     assert away.message.startswith("metrics are lost, trying on with later ones: ")
     assert str(port) in away.message

@@ -9,6 +9,9 @@ import pytest
 
 from shop.broker import free_port
 from shop.watch import HealthServer, Watch
+from tests import logs
+
+LOGGER = "shop.watch"
 
 
 @dataclass
@@ -27,14 +30,14 @@ def test_groups_that_lack_the_same_are_one_line(caplog: pytest.LogCaptureFixture
     containers: Any = [Container("email"), Container("fraud"), Container("users")]
     watch = Watch(containers, 300.0)
     watch.look()
-    assert caplog.messages == []
+    assert logs.messages(caplog, LOGGER) == []
 
     for container in containers[:2]:
         container.trouble = "no broker can be reached"
     containers[2].trouble = "database users is not available"
     watch.look()
     watch.look()
-    assert caplog.messages == [
+    assert logs.messages(caplog, LOGGER) == [
         "not ready: email, fraud: no broker can be reached",
         "not ready: users: database users is not available",
     ]
@@ -42,7 +45,7 @@ def test_groups_that_lack_the_same_are_one_line(caplog: pytest.LogCaptureFixture
     for container in containers:
         container.trouble = None
     watch.look()
-    assert caplog.messages[2:] == ["ready again: email, fraud, users"]
+    assert logs.messages(caplog, LOGGER)[2:] == ["ready again: email, fraud, users"]
 
 
 @pytest.mark.parametrize(("error", "lines"), [(ConnectionResetError, 0), (ValueError, 1)])
@@ -62,4 +65,4 @@ def test_who_asks_and_goes_is_not_told_of_and_what_fails_is_one_line(
     server.close()
 
     assert asked.is_set()
-    assert [record.levelname for record in caplog.records] == ["ERROR"] * lines
+    assert [record.levelname for record in logs.records(caplog, LOGGER)] == ["ERROR"] * lines

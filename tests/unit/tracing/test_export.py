@@ -13,7 +13,10 @@ from shop.tracing import export
 from shop.tracing.export import SpanQueue
 from shop.tracing.otlp import Written
 from shop.tracing.provider import Provider
+from tests import logs
 from tests.waiting import eventually
+
+LOGGER = "shop.tracing.export"
 
 Start = Callable[..., Callable[[int], None]]
 
@@ -129,8 +132,8 @@ def test_large_spans_are_fewer_in_a_request_and_in_the_queue(
     end = start(SCHEDULE_DELAY=HOUR_MS)
     end(110)
     collector.taking.set()
-    eventually(lambda: caplog.records, "a line")
-    dropped = int(caplog.messages[0].removesuffix(DROPPED))
+    eventually(lambda: logs.records(caplog, LOGGER), "a line")
+    dropped = int(logs.messages(caplog, LOGGER)[0].removesuffix(DROPPED))
     eventually(lambda: len(collector.names) == 110 - dropped)
 
     assert 10 < dropped < 60
@@ -165,9 +168,9 @@ def test_a_full_queue_drops_and_says_how_many(
     end(130)
     collector.taking.set()
     eventually(lambda: len(collector.names) == 150)
-    eventually(lambda: caplog.records, "a line")
+    eventually(lambda: logs.records(caplog, LOGGER), "a line")
 
-    assert caplog.messages == [f"30{DROPPED}"]
+    assert logs.messages(caplog, LOGGER) == [f"30{DROPPED}"]
 
 
 def test_what_is_left_at_the_end_is_sent(collector: Collector, start: Start) -> None:
@@ -187,7 +190,7 @@ def test_a_collector_that_goes_and_comes_back_is_two_lines(
     end = start(SCHEDULE_DELAY=5, MAX_EXPORT_BATCH_SIZE=1)
     collector.away = True
     end(5)
-    eventually(lambda: caplog.records, "a line")
+    eventually(lambda: logs.records(caplog, LOGGER), "a line")
     end(5)
     collector.away = False
 
@@ -196,10 +199,13 @@ def test_a_collector_that_goes_and_comes_back_is_two_lines(
         return bool(collector.names)
 
     eventually(arrived)
-    eventually(lambda: len(caplog.records) == 2, "another line")
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert caplog.messages[0] == "1 spans are lost, trying on with later ones: it is away"
-    assert caplog.messages[1] == "the collector takes spans again"
+    eventually(lambda: len(logs.records(caplog, LOGGER)) == 2, "another line")
+    assert [record.levelname for record in logs.records(caplog, LOGGER)] == ["WARNING", "INFO"]
+    assert (
+        logs.messages(caplog, LOGGER)[0]
+        == "1 spans are lost, trying on with later ones: it is away"
+    )
+    assert logs.messages(caplog, LOGGER)[1] == "the collector takes spans again"
 
 
 def test_what_a_collector_does_not_take_at_the_end_is_told(
@@ -214,7 +220,9 @@ def test_what_a_collector_does_not_take_at_the_end_is_told(
         provider.get_tracer("test").start_span("last", Context()).end()
     provider.shutdown()
 
-    assert caplog.messages == ["50 spans may be lost: the process ends before they are taken"]
+    assert logs.messages(caplog, LOGGER) == [
+        "50 spans may be lost: the process ends before they are taken"
+    ]
 
 
 class Unspeakable:
@@ -236,7 +244,7 @@ def test_a_span_that_cannot_be_written_is_dropped_and_hurts_nobody(
 
     assert collector.names == ["even"]
     told = "span odd is lost: it cannot be written: ValueError('no words')"
-    assert caplog.messages == [told]
+    assert logs.messages(caplog, LOGGER) == [told]
 
 
 def test_a_number_that_is_none_is_told_and_the_default_counts(
@@ -245,4 +253,6 @@ def test_a_number_that_is_none_is_told_and_the_default_counts(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "many")
     start()
 
-    assert caplog.messages == ["OTEL_BSP_MAX_QUEUE_SIZE=many is no number above 0; it is 32768"]
+    assert logs.messages(caplog, LOGGER) == [
+        "OTEL_BSP_MAX_QUEUE_SIZE=many is no number above 0; it is 32768"
+    ]
