@@ -2,7 +2,19 @@
 
 import sys
 
-from bench import audit, fanout, fraud, harness, http, listener, metrics, reports, running, tracing
+from bench import (
+    audit,
+    fanout,
+    fraud,
+    harness,
+    http,
+    listener,
+    metrics,
+    reports,
+    running,
+    sending,
+    tracing,
+)
 
 ALL = {
     "listener": listener,
@@ -14,6 +26,7 @@ ALL = {
     "http": http,
     "reports": reports,
     "running": running,
+    "sending": sending,
 }
 
 names = sys.argv[1:] or list(ALL)

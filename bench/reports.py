@@ -25,7 +25,8 @@ from shop.http.moment import moment
 from shop.kafka import correlation
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
-from shop.kafka.template import KafkaTemplate, outbound
+from shop.kafka.outbound import outbound
+from shop.kafka.template import KafkaTemplate
 from shop.reports.content import Line, content_of
 from shop.reports.files import ReportFiles
 from shop.reports.model import CustomerOrder, Decision, Report, ReportRun

@@ -11,8 +11,8 @@ import pytest
 from shop.topics import DEADLETTER
 from tests.backends import URL, Backend, stranger
 from tests.faults.harness import PATIENCE_S, Faulty, faulty
-from tests.forgetful import Forgetful
 from tests.postgres import PostgresDatabase, PostgresServer
+from tests.proxies import Forgetful
 from tests.reading import read_all
 from tests.waiting import eventually
 

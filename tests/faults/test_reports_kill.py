@@ -13,7 +13,8 @@ import pytest
 from shop.events import Order, User
 from shop.kafka import correlation
 from shop.kafka.ids import derived_id
-from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.topics import NEW_ORDER, ORDER_APPROVED, USER_EMAIL, USER_GENERATE_READING_REPORT
 from tests.backends import Backend
 from tests.faults.harness import PATIENCE_S, Faulty, faulty

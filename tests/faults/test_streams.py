@@ -28,8 +28,8 @@ from shop.events import Order, Pix
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.ids import derived_id
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.kafka.plain import PlainCodec
-from shop.kafka.template import OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import CORRELATION_ID, EVENT_ID, TRACEPARENT, Headers
 from shop.settings import Kafka, Settings

@@ -34,8 +34,9 @@ from shop.kafka.errors import (
 )
 from shop.kafka.letter import DeadLetterCodec, Letter, Unwrapped, opened, redriven
 from shop.kafka.listener import every_record, listener
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.retry import Backoff, Retry
-from shop.kafka.template import KafkaTemplate, OutboundRecord
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO, EnvelopeCodec, Message, received_ids
 from tests.backends import Backend, stranger

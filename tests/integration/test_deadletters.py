@@ -25,8 +25,9 @@ from shop.kafka.dead_letter import DeadLetters
 from shop.kafka.errors import ListenerFailed
 from shop.kafka.letter import SPRING
 from shop.kafka.listener import ListenerRegistry, listener
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.retry import Retry
-from shop.kafka.template import KafkaTemplate, OutboundRecord
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message
 from shop.settings import Kafka, Settings

@@ -28,8 +28,9 @@ from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import Fenced, PositionLost
 from shop.kafka.listener import listener
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.kafka.store import Move, Partition
-from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message
 from tests.backends import stranger

@@ -21,7 +21,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from shop.broker import free_port
 from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
-from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.tracing import AS_LETTER
 from shop.kafka.wire import EVENT_ID, TRACEPARENT

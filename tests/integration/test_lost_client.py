@@ -25,7 +25,8 @@ from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import listener
 from shop.kafka.lost import TIMES, Lost
-from shop.kafka.template import KafkaTemplate, outbound
+from shop.kafka.outbound import outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec
 from tests.reading import count, read_all

@@ -33,8 +33,9 @@ from shop.kafka.dead_letter import DeadLetters
 from shop.kafka.errors import Unavailable
 from shop.kafka.letter import DeadLetterCodec
 from shop.kafka.listener import listener
+from shop.kafka.outbound import outbound
 from shop.kafka.retry import Backoff, Retry
-from shop.kafka.template import KafkaTemplate, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec
 from shop.metrics import Metrics

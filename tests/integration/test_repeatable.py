@@ -17,7 +17,8 @@ from shop.fraud.model import Decision
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import ListenerDeclarationError
 from shop.kafka.listener import every_record, listener
-from shop.kafka.template import KafkaTemplate, outbound
+from shop.kafka.outbound import outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EnvelopeCodec, Message
 from tests.reading import count

@@ -18,7 +18,8 @@ from shop.kafka.admin import create_topics
 from shop.kafka.connection import Connection
 from shop.kafka.container import ListenerContainer
 from shop.kafka.listener import ListenerRegistry
-from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.topic import Topic
 from shop.reports.files import ReportFiles, file_name
 from shop.reports.listeners import CustomerOrders, Reports

@@ -25,8 +25,9 @@ from shop.kafka.admin import create_topics, describe_topics
 from shop.kafka.connection import Connection
 from shop.kafka.groups import GroupHasMembers, commit_for
 from shop.kafka.letter import REDRIVE_OF
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.kafka.store import Partition
-from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.wire import REDRIVE_TO
 from shop.orders.placement import placement
 from shop.orders.placement import take as take_orders

@@ -18,8 +18,8 @@ from shop.db.tables import Base, messaging
 from shop.kafka.container import ListenerContainer
 from shop.kafka.errors import Fenced, StoreUnavailable
 from shop.kafka.letter import REDRIVE_OF, DeadLetterCodec, Letter, opened
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.store import Move, Partition
-from shop.kafka.template import OutboundRecord
 from shop.kafka.topic import Topic
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO, EnvelopeCodec, Message
 from tests.unit.model_broker import ModelBroker, ModelConsumer, ModelRecord

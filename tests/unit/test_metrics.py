@@ -19,8 +19,8 @@ from shop.gauges import show_letters, show_outboxes
 from shop.kafka.lag import Logs
 from shop.kafka.metrics import MOST_TOPICS, Histogram
 from shop.kafka.offsets import Bounds
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.store import Partition
-from shop.kafka.template import OutboundRecord
 from shop.metrics import Metrics
 from shop.settings import Settings
 from tests.scraping import Scrape, parsed

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shop.events import Order, User
 from shop.kafka.errors import WireError
 from shop.kafka.ids import derived_id
-from shop.kafka.template import outbound
+from shop.kafka.outbound import outbound
 from shop.kafka.wire import EVENT_ID, TRACEPARENT, received_ids
 from shop.topics import (
     NEW_ORDER,

@@ -12,7 +12,8 @@ from shop.cli.output import print_table
 
 if TYPE_CHECKING:
     from shop.kafka.connection import Connection
-    from shop.kafka.template import KafkaTemplate, OutboundRecord
+    from shop.kafka.outbound import OutboundRecord
+    from shop.kafka.template import KafkaTemplate
     from shop.kafka.topic import Topic
     from shop.kafka.wire import Headers
 
@@ -128,7 +129,7 @@ def _record(
 ) -> "OutboundRecord":
     """Raises WireError with the reason when the topic does not take it."""
     from shop.kafka.errors import WireError
-    from shop.kafka.template import OutboundRecord, outbound
+    from shop.kafka.outbound import OutboundRecord, outbound
 
     try:
         (key or "").encode()

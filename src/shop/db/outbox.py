@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from shop.db.tables import outbox
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 
 _headers = msgspec.msgpack.Encoder()
 

@@ -22,7 +22,8 @@ from shop.db.election import Election
 from shop.db.tables import outbox
 from shop.db.worker import Worker
 from shop.kafka.errors import SendFailed, StoreUnavailable
-from shop.kafka.template import KafkaTemplate, OutboundRecord
+from shop.kafka.outbound import OutboundRecord
+from shop.kafka.template import KafkaTemplate
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from shop.db.tables import held_key, position, receipt, topic_read
 from shop.db.work import Buffer, Notes, Work, buffer_of
 from shop.kafka.dispatch import RecordFailed
 from shop.kafka.errors import Fenced, PositionLost
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.starting import HOW_TO_CHOOSE
 from shop.kafka.store import HeldKey, Move, Partition
-from shop.kafka.template import OutboundRecord
 from shop.kafka.wire import Message
 
 # One statement and one parameter for a whole batch: half the time of an executemany.

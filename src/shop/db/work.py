@@ -12,7 +12,7 @@ from shop.db.outbox import write_outbox
 from shop.db.tables import Base
 from shop.kafka import correlation
 from shop.kafka.ids import derived_id
-from shop.kafka.template import OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import Message
 

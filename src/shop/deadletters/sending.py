@@ -15,7 +15,7 @@ from shop.deadletters.destinations import Destinations
 from shop.deadletters.model import LetterEventRow, LetterRow, RedriveRow, State, What, now
 from shop.kafka import tracing
 from shop.kafka.letter import Letter, redriven
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.wire import redriven_to
 
 CHUNK = 200  # letters in one transaction

@@ -55,12 +55,8 @@ class TopicReader:
         self._topic = topic
         self._timeout = timeout
         chosen = [Partition(topic, number) for number in partitions or there]
-        self.bounds = {
-            partition.number: bounds
-            for partition, bounds in log_bounds(
-                connection, chosen, timeout, isolation=IsolationLevel.READ_COMMITTED
-            ).items()
-        }
+        found = log_bounds(connection, chosen, timeout, isolation=IsolationLevel.READ_COMMITTED)
+        self.bounds = {partition.number: found[partition] for partition in chosen}
         self._reachability = Reachability(f"reader of {topic}")
         self._consumer = Consumer(
             connection.address(), "shop-reader", "earliest", auto_commit_enable=False,

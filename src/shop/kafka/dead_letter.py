@@ -32,7 +32,8 @@ from shop.kafka.letter import (
     packed,
     with_event_id,
 )
-from shop.kafka.template import KafkaTemplate, OutboundRecord
+from shop.kafka.outbound import OutboundRecord
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO, Headers, received_ids
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from shop.kafka.errors import WireError
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO, Headers, Message, received_ids
 
 TITLE = "DeadLetter"

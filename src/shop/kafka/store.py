@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.wire import Message
 
 

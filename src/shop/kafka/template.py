@@ -12,19 +12,23 @@ import msgspec
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException
 
-from shop.kafka import correlation, tracing
+from shop.kafka import correlation
 from shop.kafka.connection import Connection, Producer, Reachability, silent
 from shop.kafka.errors import KafkaError, SendFailed
-from shop.kafka.ids import time_ordered_id
 from shop.kafka.lost import ANSWER_S, Lost
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.kafka.topic import Topic
-from shop.kafka.wire import CORRELATION_ID, EVENT_ID, Headers
 
 log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 Acks = Literal["all", "1", "0"]
 
+# Of requests to a broker. With more, a record that is refused (its partition has no leader yet) is
+# taken for sent as soon as the broker accepts one behind it: docs/decisions/0019.
+IN_FLIGHT = 1
+# What it then says in the place of success: no offset.
+_PASSED_OVER = Code(Code._STATE, "the client told no offset of it, so it may not be in the log")
 PROBE_S = 3.0
 LARGEST = 10_000_000  # bytes; what a topic takes is the broker's to say, by topic
 
@@ -38,44 +42,6 @@ class SendResult(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     timestamp: int
-
-
-class OutboundRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record ready to be sent, or to wait in an outbox until it is."""
-
-    topic: str
-    key: str | bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-def outbound(
-    topic: Topic[E],
-    key: str | None,
-    event: E,
-    *,
-    correlation_id: str,
-    event_id: str | None = None,
-    traceparent: str | None = None,
-    headers: Headers | None = None,
-) -> OutboundRecord:
-    """Encode an event for its topic. `correlation_id` is the sender's; the send is appended.
-
-    Raises WireError when the event is not what the topic carries. Without `key`, the topic's own
-    rule gives it."""
-    if key is None and topic.key is not None:
-        key = topic.key(event)
-    all_headers = [
-        (EVENT_ID, (event_id or time_ordered_id()).encode("utf-8", "replace")),
-        *topic.codec.fixed_headers,
-        *(headers or ()),
-    ]
-    hop = correlation.sent_to(correlation_id, topic.name)
-    if not topic.codec.carries_correlation_id:
-        all_headers.append((CORRELATION_ID, hop.encode("utf-8", "replace")))
-    with tracing.send(topic.name, key, hop, traceparent, all_headers):
-        value = topic.codec.encode(event, hop)
-    return OutboundRecord(topic.name, key, value, all_headers)
 
 
 class KafkaTemplate:
@@ -101,13 +67,14 @@ class KafkaTemplate:
         config: dict[str, Any] = connection.client_config(name) | {
             "acks": acks,
             "enable.idempotence": acks == "all",
-            "max.in.flight": 5 if acks == "all" else 1,  # a retry must not overtake
+            "max.in.flight": IN_FLIGHT,
             "linger.ms": linger_ms,
             "message.timeout.ms": round(timeout_s * 1000),
             "compression.type": "lz4",
             "message.max.bytes": LARGEST,
         }
         self._config = config
+        self._acks = acks
         self._timeout = timeout_s or None
         self._lost = Lost(connection)
         self._replacing = threading.RLock()  # held while a record is queued; callbacks may queue
@@ -174,6 +141,8 @@ class KafkaTemplate:
         def delivered(error: Code | None, message: Any) -> None:
             if error is None:
                 self._reachability.answered()
+                if self._acks == "all" and message.offset() is None:
+                    error = _PASSED_OVER
             on_delivery(error, message)
 
         try:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, select
 from shop.db.outbox import write_outbox
 from shop.events import Order
 from shop.kafka.ids import time_ordered_id
-from shop.kafka.template import OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.orders.model import IdempotencyKey, OrderRow, Status
 from shop.topics import NEW_ORDER
 

@@ -14,7 +14,7 @@ from shop.db.outbox import write_outbox
 from shop.events import LocalDateTime, Pix
 from shop.http.desk import Desk
 from shop.kafka.ids import derived_id, time_ordered_id
-from shop.kafka.template import OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.pix.model import PaymentRow, Status
 from shop.pix.reading import PaymentView
 from shop.topics import PIX

@@ -11,7 +11,7 @@ from shop.db.database import Database
 from shop.db.outbox import write_outbox
 from shop.http.desk import Desk
 from shop.kafka.ids import derived_id, time_ordered_id
-from shop.kafka.template import OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.reports.model import ReportRun
 from shop.topics import SEND_MESSAGE_TO_ALL_USERS, USER_GENERATE_READING_REPORT
 

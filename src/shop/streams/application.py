@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from shop.kafka.connection import Connection
 from shop.kafka.errors import KafkaError
 from shop.kafka.ids import random_id
+from shop.kafka.template import IN_FLIGHT
 from shop.streams.internal import InternalTopics
 from shop.streams.quix import Application, QuixException, TopicManager
 
@@ -98,6 +99,7 @@ def stream_application(
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "socket.timeout.ms": TRANSACTION_TIMEOUT_MS,  # at most that long
             "compression.type": "lz4",
+            "max.in.flight": IN_FLIGHT,
         },
         state_dir=directory,
         consumer_poll_timeout=POLL_S,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from shop.events import Pix, PixSum
 from shop.kafka import correlation
 from shop.kafka.ids import derived_id
-from shop.kafka.template import OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
 from shop.kafka.topic import Topic
 from shop.kafka.wire import Message
 from shop.streams import exact

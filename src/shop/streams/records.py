@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from shop.kafka import correlation
 from shop.kafka.errors import WireError
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.topic import Topic
 from shop.kafka.wire import CORRELATION_ID, EVENT_ID, TRACEPARENT, Headers, Message, received_ids
 from shop.streams import exact

@@ -15,7 +15,8 @@ from shop.db.loop_reader import LoopReader
 from shop.db.steward import Steward
 from shop.kafka.errors import SendFailed
 from shop.kafka.ids import derived_id
-from shop.kafka.template import KafkaTemplate, OutboundRecord, outbound
+from shop.kafka.outbound import OutboundRecord, outbound
+from shop.kafka.template import KafkaTemplate
 from shop.kafka.wire import TRACEPARENT, Headers
 from shop.topics import USER_EMAIL
 from shop.users.model import FanOutRow, State, UserRow

@@ -31,10 +31,10 @@ from shop.http.server import HttpServer
 from shop.kafka.dead_letter import DeadLetters, Failure, dead_letter
 from shop.kafka.dispatch import Dispatcher, Record
 from shop.kafka.listener import ListenerRegistry
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.positions import Positions
 from shop.kafka.settlement import Transactional
 from shop.kafka.store import Partition
-from shop.kafka.template import OutboundRecord
 from shop.printable import shortened
 from shop.settings import Settings
 from shop.topics import DEADLETTER

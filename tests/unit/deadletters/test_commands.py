@@ -8,7 +8,7 @@ import pytest
 
 from shop.kafka.connection import Connection
 from shop.kafka.errors import HeldBack, WireError
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 from shop.topics import DEADLETTER, PIX
 from tests.commands import Said, run
 from tests.unit.deadletters.conftest import Api, Raw

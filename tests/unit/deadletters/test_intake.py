@@ -14,7 +14,7 @@ from shop.deadletters.model import LetterRow
 from shop.kafka.errors import WireError
 from shop.kafka.ids import derived_id
 from shop.kafka.letter import ATTEMPTS, ID, REDRIVE_OF, SPRING
-from shop.kafka.template import OutboundRecord
+from shop.kafka.outbound import OutboundRecord
 from shop.kafka.wire import EVENT_ID, REDRIVE_TO
 from shop.topics import DEADLETTER, NEW_ORDER, PIX, SEND_EMAIL
 from tests import java

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert
 
 from shop.events import Order
-from shop.kafka.template import outbound
+from shop.kafka.outbound import outbound
 from shop.orders.model import OrderRow
 from shop.orders.placement import Placement, Result, placement, take
 from shop.topics import NEW_ORDER

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shop.events import LocalDateTime, Pix
 from shop.kafka.errors import WireError
-from shop.kafka.template import outbound
+from shop.kafka.outbound import outbound
 from shop.topics import PIX
 
 JAVA = (
