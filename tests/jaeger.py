@@ -32,7 +32,7 @@ def jaeger(directory: Path) -> Iterator["Jaeger"]:
             stderr=subprocess.STDOUT,
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{ports['QUERY']}", timeout=10) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{ports['QUERY']}", timeout=60) as client:
                 found = Jaeger(client, f"http://127.0.0.1:{ports['OTLP_HTTP']}")
                 eventually(found.answers, "Jaeger")
                 yield found

@@ -20,7 +20,7 @@ def read_all(kafka: Connection, topic: Topic[Any]) -> list[Any]:
     """Every record of a topic as it stands now, all partitions at once."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader"})
     where = [TopicPartition(topic.name, n, OFFSET_BEGINNING) for n in range(topic.partitions)]
-    count = sum(consumer.get_watermark_offsets(partition, timeout=20)[1] for partition in where)
+    count = sum(consumer.get_watermark_offsets(partition, timeout=60)[1] for partition in where)
     consumer.assign(where)
     records: list[Any] = []
     while len(records) < count:

@@ -45,6 +45,6 @@ def parsed(body: bytes, media_type: str) -> Scrape:
 
 
 def scraped(url: str, **headers: str) -> Scrape:
-    answer = httpx.get(url, headers=headers, timeout=30)
+    answer = httpx.get(url, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     return parsed(answer.content, answer.headers["content-type"])

@@ -72,7 +72,7 @@ class Faulty:
         self._mail_ids: dict[str, str] = {}  # by file
         self._log = (self.data / "processes.log").open("ab")
         self.serve = self.start("serve")
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=60)
         eventually(self.up, "the API", PATIENCE_S)
 
     def start(self, *command: str, says_ready: int | None = None) -> subprocess.Popen[bytes]:
@@ -223,7 +223,7 @@ class Faulty:
     def members(self, group: str) -> int:
         """How many members the broker counts in a group."""
         admin = self.kafka.admin()
-        found = admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+        found = admin.describe_consumer_groups([group], request_timeout=60)[group].result(60)
         return len(found.members)
 
     def _position(self, service: str, group: str) -> int:

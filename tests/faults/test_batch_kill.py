@@ -61,7 +61,7 @@ def test_a_fan_out_killed_half_way_leaves_nobody_out_and_doubles_nobody(
             nonlocal known
             with suppress(KafkaException):  # of a broker too busy to be heard of
                 known = sum(
-                    reader.get_watermark_offsets(TopicPartition(TARGET.name, n), timeout=20)[1]
+                    reader.get_watermark_offsets(TopicPartition(TARGET.name, n), timeout=60)[1]
                     for n in range(TARGET.partitions)
                 )
             return known

@@ -116,7 +116,7 @@ def test_every_topic_has_three_copies_of_which_two_must_be_in_sync(shop: Faulty)
     admin = shop.kafka.admin()
     configs = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in topics])
     for resource, config in configs.items():
-        assert config.result(10)["min.insync.replicas"].value == "2", resource
+        assert config.result(60)["min.insync.replicas"].value == "2", resource
 
 
 def test_a_leader_killed_five_times_costs_no_order(shop: Faulty, shared_backend: Backend) -> None:

@@ -45,7 +45,7 @@ def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(
             texts[7] = f"bad {number}"
             for text in texts:
                 template.send_async(source, text, text)
-            template.flush(10)
+            assert template.flush(60) == 0
             sent += texts
             process = start(step)
             assert process.wait(60) == -signal.SIGKILL, f"it did not come to: {step}"

@@ -65,7 +65,7 @@ def listen(kafka: Connection) -> Iterator[Callable[..., ListenerContainer]]:
     for container in started:
         container.ask_to_stop()
     for container in started:
-        container.stop(timeout=30)
+        container.stop(timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from shop.broker import BrokerError, EmbeddedKafka, free_port
 from shop.cli.supervised_broker import Broker
 from shop.supervisor import Supervisor
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +24,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
         yield broker
 
 
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.02)
-
-
 def admin(kafka: EmbeddedKafka) -> AdminClient:
     return AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
 
 
 def create(kafka: EmbeddedKafka, topic: str) -> None:
     client = admin(kafka)  # kept alive until the result is there
-    client.create_topics([NewTopic(topic, 1)])[topic].result(10)
+    client.create_topics([NewTopic(topic, 1)])[topic].result(60)
 
 
 def produce(kafka: EmbeddedKafka, topic: str, value: bytes) -> None:
@@ -73,12 +66,12 @@ def said_by(script: str, directory: Path) -> str:
 
 
 def test_a_started_broker_answers_and_makes_no_topic_unasked(kafka: EmbeddedKafka) -> None:
-    metadata = admin(kafka).list_topics(timeout=10)
+    metadata = admin(kafka).list_topics(timeout=60)
     assert list(metadata.brokers) == [1]
     assert kafka.running
     assert kafka.poll() is None
-    admin(kafka).list_topics("misspelt", timeout=10)
-    assert "misspelt" not in admin(kafka).list_topics(timeout=10).topics
+    admin(kafka).list_topics("misspelt", timeout=60)
+    assert "misspelt" not in admin(kafka).list_topics(timeout=60).topics
 
 
 def test_a_record_outlives_kill_9_and_the_next_start(kafka: EmbeddedKafka) -> None:
@@ -115,7 +108,7 @@ def test_a_broker_dies_with_its_owner_even_when_that_is_killed(tmp_path: Path) -
     assert pid is not None
     owner.kill()
     owner.communicate()
-    until(lambda: not kafka.running and not psutil.pid_exists(pid))
+    eventually(lambda: not kafka.running and not psutil.pid_exists(pid))
     assert not [
         process.pid
         for process in psutil.process_iter(["cmdline"])
@@ -150,7 +143,7 @@ def test_data_outlives_a_change_of_port_and_is_gone_after_a_wipe(tmp_path: Path)
     with EmbeddedKafka(directory, port=free_port(), fast=True) as kafka:
         create(kafka, "orders")
     with EmbeddedKafka(directory, port=free_port(), fast=True) as moved:
-        assert "orders" in admin(moved).list_topics(timeout=10).topics
+        assert "orders" in admin(moved).list_topics(timeout=60).topics
         with pytest.raises(BrokerError, match="already runs"):
             moved.wipe()
     said_by("EmbeddedKafka(Path(sys.argv[1])).wipe()", directory)
@@ -180,9 +173,9 @@ def test_of_three_nodes_those_that_die_are_started_again_by_themselves(tmp_path:
         create(kafka, "orders")
         topic = ConfigResource(ResourceType.TOPIC, "orders")
         client = admin(kafka)
-        config = client.describe_configs([topic])[topic].result(10)
+        config = client.describe_configs([topic])[topic].result(60)
         assert config["min.insync.replicas"].value == "2"
-        replicas = client.list_topics(timeout=10).topics["orders"].partitions[0].replicas
+        replicas = client.list_topics(timeout=60).topics["orders"].partitions[0].replicas
         assert sorted(replicas) == [1, 2, 3]
 
         kafka.kill(node=2)
@@ -191,9 +184,11 @@ def test_of_three_nodes_those_that_die_are_started_again_by_themselves(tmp_path:
         produce(kafka, "orders", b"an order")
         supervisor.check()
         assert "kafka node 2 ended with exit code 137 (SIGKILL)" in said[0]
-        until(lambda: supervisor.check() or not kafka.ended())
+        eventually(lambda: supervisor.check() or not kafka.ended())
         kafka.kill(node=3)  # while the other one is just starting
-        until(lambda: supervisor.check() or (not supervisor.starting and kafka.status().answers))
+        eventually(
+            lambda: supervisor.check() or (not supervisor.starting and kafka.status().answers)
+        )
         assert "kafka node 3" in said[1]
         assert first_record(kafka, "orders") == b"an order"
     finally:
@@ -216,7 +211,7 @@ def test_of_a_detached_cluster_what_has_died_is_started_again_and_left_running(
         assert kafka.ended() == {1: None}
         supervisor.check()
         assert said == ["kafka node 1 ended; starting it again in 0.2 s"]
-        until(lambda: supervisor.check() or (not kafka.ended() and kafka.status().answers))
+        eventually(lambda: supervisor.check() or (not kafka.ended() and kafka.status().answers))
         supervisor.stop()
         assert len(kafka.pids()) == 3
     finally:

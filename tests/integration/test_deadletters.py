@@ -70,9 +70,9 @@ class Service(Api):
         self.send_redrives()
 
     def stop(self) -> None:
-        assert self.container.stop(timeout=30)
+        assert self.container.stop(timeout=60)
         assert self.container.failure is None
-        assert self.relay.stop(timeout=30)
+        assert self.relay.stop(timeout=60)
         super().stop()
 
     def waiting(self, topic: Topic[Any] | str, letters: int = 1, failures: int = 1) -> list[Any]:
@@ -283,7 +283,7 @@ def test_letters_that_cannot_be_kept_stop_the_group_and_become_no_letters(
     container.start()
     eventually(lambda: failures, "the group to stop")
     assert isinstance(failures[0], ListenerFailed)
-    assert container.stop(timeout=30)
+    assert container.stop(timeout=60)
     assert count(shop.databases().of("deadletters"), LetterRow.__table__) == 0
     assert count(shop.databases().of("deadletters"), outbox) == 0
     shop.databases().close()

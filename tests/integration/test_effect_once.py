@@ -92,7 +92,7 @@ def test_a_record_published_twice_is_handled_once(
     record = outbound(source, "k", "a", correlation_id="Test(1)")
     for _ in range(3):
         template.publish(record, lambda *_: None)
-    template.flush(10)
+    assert template.flush(60) == 0
     listen(decider(source, target, group), store=store)
     last = template.send(source, "k", "last")
     eventually(lambda: count(database, Decision) == 2)
@@ -124,10 +124,10 @@ def test_a_failing_record_takes_nothing_with_it(
     source, target = make_topic(TEXT), make_topic(TEXT)
     for text in ("a", "b", "bad", "c"):
         template.send_async(source, "k", text)
-    template.flush(10)
+    assert template.flush(60) == 0
     container = listen(decider(source, target, group), store=store)
     eventually(lambda: container.failure)
-    container.stop(timeout=30)
+    container.stop(timeout=60)
     with database.read() as connection:
         rows = set(connection.scalars(select(Decision.order_id)))
         texts = [TEXT.decode(v)[0] for v in connection.scalars(select(outbox.c.value))]
@@ -177,7 +177,7 @@ def test_a_topic_made_anew_is_refused_though_its_offsets_are_there(
     listener = decider(source, target, group)
     container = listen(listener, store=store)
     eventually(lambda: count(database, Decision) == 1)
-    container.stop(timeout=30)
+    container.stop(timeout=60)
     admin = kafka.admin()
     admin.delete_topics([source.name])[source.name].result(30)
     eventually(lambda: source.name not in kafka.metadata().topics)
@@ -213,22 +213,22 @@ def test_an_external_listener_stops_after_the_record_in_hand(
     source = make_topic(TEXT)
     for number in range(100):
         template.send_async(source, "k", str(number))
-    template.flush(10)
+    assert template.flush(60) == 0
     reached, go_on = threading.Event(), threading.Event()
     done: list[str] = []
 
     @listener(source, group=group, external=True)
     def slow(text: str, ack: Acknowledgment) -> None:
         reached.set()
-        go_on.wait(10)
+        go_on.wait(60)
         done.append(text)
         ack.acknowledge()
 
     container = listen(slow, store=store)
-    assert reached.wait(10)
+    assert reached.wait(60)
     container.ask_to_stop()
     go_on.set()
-    assert container.stop(timeout=30)
+    assert container.stop(timeout=60)
     assert done == ["0"]
     assert store.positions(group, [Partition(source.name, 0)]) == {Partition(source.name, 0): 1}
 
@@ -240,7 +240,7 @@ def test_an_external_listener_is_settled_record_by_record(
     source = make_topic(TEXT)
     for text in ("a", "b", "bad", "c"):
         template.send_async(source, "k", text)
-    template.flush(10)
+    assert template.flush(60) == 0
     done: list[str] = []
 
     @listener(source, group=group, external=True)

@@ -264,7 +264,7 @@ def test_asked_to_stop_it_gives_up_on_brokers_that_do_not_answer(
     steward = fan_out_steward(database, lambda: KafkaTemplate(nowhere, timeout_s=0))
     steward.start()
     eventually(lambda: state(database).total == 3)
-    assert steward.stop(timeout=30)
+    assert steward.stop(timeout=60)
     assert (state(database).state, state(database).cursor) == ("running", "")
 
 
@@ -276,5 +276,5 @@ def test_the_steward_sends_what_is_noted_while_it_runs(
     steward.start()
     ask(database, target)
     eventually(lambda: state(database).state == "finished")
-    assert steward.stop(timeout=30)
+    assert steward.stop(timeout=60)
     assert sorted(users_on(kafka, target)) == sorted(users)

@@ -145,7 +145,7 @@ def shop(shared_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> I
     smtp.start()
     port = free_port()
     with jaeger(directory) as server, httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", timeout=30
+        base_url=f"http://127.0.0.1:{port}", timeout=60
     ) as api, ExitStack() as stack:  # fmt: skip
         environment = {
             "SHOP_DATA_DIR": str(directory / "data"),

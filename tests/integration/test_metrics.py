@@ -101,7 +101,7 @@ def test_each_record_is_counted_as_what_it_came_to(
     repeat = outbound(topic, "k", "twice", correlation_id="Test(1)")
     for _ in range(3):
         template.publish(repeat, lambda *_: None)
-    template.flush(10)
+    assert template.flush(60) == 0
     retry = Retry(3, Backoff(first=0.02, longest=0.05))
     listen(on, store=store, metrics=metrics.listeners, retry=retry,
            dead_letters=DeadLetters(letters.name))  # fmt: skip
@@ -145,7 +145,7 @@ def test_records_are_counted_alike_whatever_remembers_them(
         template.send(topic, text, text)
     for _ in range(2):
         template.publish(repeat, lambda *_: None)
-    template.flush(10)
+    assert template.flush(60) == 0
     remembers: dict[str, Any] = {} if way == "without a store" else {"store": store}
     listen(declared, metrics=metrics.listeners, **remembers)
     repeats = 1 if remembers else 0  # without a store there are no receipts
@@ -245,7 +245,7 @@ def test_the_processes_of_the_shop_show_what_there_is_to_see(
                 twice = outbound(NEW_ORDER, event.email, event, correlation_id="Test(1)")
                 for record in (twice, twice, replace(twice, value=b"{")):
                     template.publish(record, lambda *_: None)
-                template.flush(10)
+                assert template.flush(60) == 0
 
             def came_to(outcome: str) -> float | None:
                 labels = {"group": "fraud", "topic": NEW_ORDER.name, "outcome": outcome}

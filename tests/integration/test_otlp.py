@@ -80,7 +80,7 @@ def serve_one_order(data: Path, **variables: str) -> None:
 
         eventually(taken, "an order taken")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_spans_are_exported_when_an_endpoint_is_set(tmp_path: Path, collector: Collector) -> None:

@@ -237,7 +237,7 @@ def test_two_processes_share_the_partitions_and_all_payments(
         pixes = [Pix(identifier=str(uuid4())) for _ in range(300)]
         ours = {pix.identifier for pix in pixes}
         sends = [template.send_async(PIX, None, pix) for pix in pixes]
-        by_partition = _by_partition(pixes, [send.result(10) for send in sends])
+        by_partition = _by_partition(pixes, [send.result(60) for send in sends])
         assert len(by_partition) == 3
 
         def decided() -> bool:

@@ -20,4 +20,4 @@ def test_the_listener_of_the_readme_greets(kafka: Connection) -> None:
     names["print"] = said.append
     exec(run, names)
     assert eventually(lambda: said) == ["Hello, Ana!"]
-    assert names["container"].stop(timeout=30)
+    assert names["container"].stop(timeout=60)

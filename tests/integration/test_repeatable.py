@@ -58,7 +58,7 @@ def test_an_effect_that_may_be_repeated_is_settled_once_for_the_whole_batch(
         template.send_async(
             source, str(number), f"{'late' if number % 100 == 7 else 'file'}{number}"
         )
-    template.flush(10)
+    assert template.flush(60) == 0
 
     listen(writer(source, target, group, tmp_path), store=store)
 
@@ -90,7 +90,7 @@ def test_where_every_record_counts_repeats_are_handled_too_and_no_receipt_is_kep
     record = outbound(source, "k", "same", correlation_id="Test(1)")
     for _ in range(3):
         template.publish(record, lambda *_: None)
-    template.flush(10)
+    assert template.flush(60) == 0
 
     @listener(source, group=group, once=every_record)
     def note(message: Message[str], work: Work) -> None:

@@ -69,7 +69,7 @@ class Service:
         for container in self.containers.values():
             container.ask_to_stop()
         for container in self.containers.values():
-            assert container.stop(timeout=30)
+            assert container.stop(timeout=60)
             assert container.failure is None
         self.database.close()
 

@@ -78,7 +78,7 @@ def api(
     with (
         in_thread(lambda stop: run_listeners(listeners, groups, instance=None, stop=stop)),
         in_thread(lambda stop: run_api(server, stop=stop)),
-        httpx.Client(base_url=f"http://127.0.0.1:{settings.http.port}", timeout=30) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{settings.http.port}", timeout=60) as client,
     ):
         eventually(lambda: answers(client), "the API")
         spans.clear()

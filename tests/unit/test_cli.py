@@ -31,7 +31,7 @@ def shop(
         env=environment | more,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         stdin=subprocess.DEVNULL,
     )
 
@@ -115,7 +115,7 @@ def test_a_light_command_imports_nothing_heavy(
         "from shop.cli import main\nmain()"
     ).replace(repr(heavy), f"set({heavy!r})")
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
     )
 
     assert "IMPORTED set()" in result.stdout

@@ -1,7 +1,6 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from shop.child import Child
 from shop.supervisor import GaveUp, Supervisor
+from tests.waiting import eventually
 
 READY = "import os, signal, sys; os.write(int(os.environ['_SHOP_READY_FD']), b'ready'); "
 STAYS = READY + "signal.pause()"
@@ -37,13 +37,12 @@ def child(started: list[Child], tmp_path: Path) -> Callable[..., Child]:
     return make
 
 
-def until(condition: Callable[[], object], supervisor: Supervisor | None = None) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        if supervisor is not None:
-            supervisor.check()
-        assert time.monotonic() < deadline, "waited for 10 s"
-        time.sleep(0.01)
+def until(condition: Callable[[], object], supervisor: Supervisor) -> None:
+    def looked() -> object:
+        supervisor.check()
+        return condition()
+
+    eventually(looked)
 
 
 def test_a_member_is_ready_when_it_says_so(child: Callable[..., Child]) -> None:
@@ -119,7 +118,7 @@ os.kill(os.getpid(), 9)
 """
     worker = Child("owner", [sys.executable, "-c", owner], os.environ, log=tmp_path / "log")
     worker.start()
-    until(lambda: worker.poll() == 137)
+    eventually(lambda: worker.poll() == 137)
 
     pid = int((tmp_path / "log").read_text())
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")

@@ -133,7 +133,7 @@ class Api:
         self._thread.start()
         assert started.wait(20)
         self.url = f"http://127.0.0.1:{self._server.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def _release(self, group: str, letters: Sequence[str]) -> None:
         self.released.append((group, [*letters]))

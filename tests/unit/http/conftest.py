@@ -60,7 +60,7 @@ class Api:
         self._thread = threading.Thread(target=self.server.run, args=(started.set,))
         self._thread.start()
         assert started.wait(20)
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def post(self, body: Any, **headers: str) -> httpx.Response:
         """POST /orders; headers as names with _ for -."""

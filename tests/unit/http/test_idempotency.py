@@ -75,7 +75,7 @@ def test_fifty_at_once_are_one_order_and_one_answer(api: Api, named: str) -> Non
 
     async def post_all() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=50)
-        async with httpx.AsyncClient(base_url=api.url, limits=limits, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=api.url, limits=limits, timeout=60) as client:
             return await asyncio.gather(
                 *(client.post("/orders", json=body, headers=headers) for _ in range(50))
             )
@@ -90,7 +90,7 @@ def test_a_repeat_while_the_first_is_held_up_is_in_flight(api: Api) -> None:
     body = {"email": "flight@example.com", "amount": 1}
 
     async def post_two() -> tuple[httpx.Response, httpx.Response]:
-        async with httpx.AsyncClient(base_url=api.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=60) as client:
             headers = {"Idempotency-Key": "flight"}
             with api.database.write():
                 both = [

@@ -34,7 +34,7 @@ def client(shop: Shop) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=server.run, args=(started.set,))
     thread.start()
     assert started.wait(20)
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
         yield client
     server.stop()
     thread.join(20)

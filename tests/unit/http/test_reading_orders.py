@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 
 import httpx
@@ -9,13 +8,7 @@ from sqlalchemy import insert
 
 from shop.orders.model import OrderRow, Status
 from tests.unit.http.conftest import Api
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.002)
+from tests.waiting import eventually
 
 
 def test_an_order_that_is_not_there_is_a_404_at_once(api: Api) -> None:
@@ -27,9 +20,9 @@ def test_waiting_ends_with_the_decision_for_all_who_wait(api: Api) -> None:
     ids = [api.post({"email": "w@example.com", "amount": 1}).json()["id"] for _ in range(3)]
 
     async def wait_for_all() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=api.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=60) as client:
             asked = [asyncio.create_task(client.get(f"/orders/{id_}?wait=60")) for id_ in ids * 3]
-            await asyncio.to_thread(until, lambda: len(api.decisions) == 3)
+            await asyncio.to_thread(eventually, lambda: len(api.decisions) == 3)
             for id_ in ids:
                 await asyncio.to_thread(api.decide, id_, Status.REJECTED)
             return await asyncio.gather(*asked)
@@ -57,9 +50,9 @@ def test_a_stopping_server_answers_those_who_wait(start_api: Callable[..., Api])
     location = api.post({"email": "w@example.com", "amount": 1}).headers["location"]
     answers: list[httpx.Response] = []
     url = f"{api.url}{location}?wait=60"
-    waiter = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=20)))
+    waiter = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=60)))
     waiter.start()
-    until(lambda: len(api.decisions) == 1)
+    eventually(lambda: len(api.decisions) == 1)
     api.server.stop()
     waiter.join()
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "accepted")

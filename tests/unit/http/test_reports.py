@@ -68,7 +68,7 @@ class Api:
         self._thread.start()
         assert started.wait(20)
         self.url = f"http://127.0.0.1:{self._server.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def ask(self, **headers: str) -> Any:
         """A run's id, after POST /reports; headers as names with _ for -."""
@@ -168,7 +168,7 @@ def test_the_same_key_gives_the_same_run_with_its_first_answer(api: Api) -> None
 
 def test_one_key_sent_many_times_at_once_is_one_run(api: Api) -> None:
     async def ask_all() -> set[str]:
-        async with httpx.AsyncClient(base_url=api.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=60) as client:
             key = {"Idempotency-Key": "at once"}
             asked = (client.post("/reports", headers=key) for _ in range(30))
             return {answer.json()["id"] for answer in await asyncio.gather(*asked)}

@@ -27,7 +27,7 @@ class Api:
         self._thread = threading.Thread(target=server.run, args=(started.set,))
         self._thread.start()
         assert started.wait(20)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=20)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60)
 
     def accept(self, order_id: str) -> None:
         self.accepted[order_id] = datetime.fromtimestamp(ACCEPTED / 1000, UTC)

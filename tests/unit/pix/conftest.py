@@ -49,7 +49,7 @@ class Api:
         self._thread = threading.Thread(target=self.server.run, args=(started.set,))
         self._thread.start()
         assert started.wait(20)
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def pay(
         self, source: Any, target: Any = "bia", amount: Any = 10, key: str | None = None

@@ -139,7 +139,7 @@ def test_waiting_ends_with_the_outcome(api: Api) -> None:
     answers: dict[str, Any] = {}
 
     def wait(location: str) -> None:
-        answers[location] = httpx.get(f"{api.url}{location}?wait=60", timeout=20).json()
+        answers[location] = httpx.get(f"{api.url}{location}?wait=60", timeout=60).json()
 
     waiting = [threading.Thread(target=wait, args=(location,)) for location in locations]
     for one in waiting:
@@ -164,7 +164,7 @@ def test_a_stopping_server_answers_those_who_wait(start_api: Callable[[], Api]) 
     location = api.pay("ana").headers["location"]
     answers: list[httpx.Response] = []
     url = f"{api.url}{location}?wait=60"
-    waiter = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=20)))
+    waiter = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=60)))
     waiter.start()
     eventually(lambda: len(api.outcomes) == 1, "one to wait")
     api.server.stop()

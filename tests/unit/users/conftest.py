@@ -36,7 +36,7 @@ class Api:
         self._thread = threading.Thread(target=self.server.run, args=(started.set,))
         self._thread.start()
         assert started.wait(20)
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.server.port}", timeout=20)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.server.port}", timeout=60)
 
     def get(self, url: str, **parameters: Any) -> httpx.Response:
         return self._client.get(url, params=parameters or None)
