@@ -279,7 +279,6 @@ def test_a_fan_out_that_does_not_end_is_seen(
 ) -> None:
     users = backend.open("users", tmp_path)
     show_fan_outs(metrics, users)
-    assert not read(metrics).names & metric_names.BATCH, "nobody has looked yet"
     eventually(lambda: read(metrics).one("shop_fan_out_running") == 0)
     assert read(metrics).one("shop_fan_out_age_seconds") == 0
     metrics.close()
