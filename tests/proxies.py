@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
 
-_PRODUCE, _METADATA, _FIND_COORDINATOR = 0, 3, 10  # api keys
-_LEADER_NOT_AVAILABLE, _NOT_LEADER = 5, 6
+from tests.protocol import failed_fetch, no_coordinator, not_leader, produced_to, without_brokers
+
+_PRODUCE, _FETCH, _METADATA, _OFFSET_FETCH, _FIND_COORDINATOR = 0, 1, 3, 9, 10  # api keys
 _HOST = b"127.0.0.1"
 
 
@@ -101,9 +102,9 @@ class Proxy:
         if api in (_METADATA, _FIND_COORDINATOR):
             true, ours = (_HOST + struct.pack(">i", port) for port in (self._broker, self._port))
             answer = answer.replace(true, ours)
-        return self._metadata(answer, version) if api == _METADATA else answer
+        return self._changed(answer, api, version)
 
-    def _metadata(self, answer: bytes, version: int) -> bytes:
+    def _changed(self, answer: bytes, api: int, version: int) -> bytes:
         return answer
 
 
@@ -115,8 +116,32 @@ class Forgetful(Proxy):
         self.forgets = threading.Event()
         super().__init__(broker)
 
-    def _metadata(self, answer: bytes, version: int) -> bytes:
-        return _without_brokers(answer, version) if self.forgets.is_set() else answer
+    def _changed(self, answer: bytes, api: int, version: int) -> bytes:
+        if api == _METADATA and self.forgets.is_set():
+            return without_brokers(answer, version)
+        return answer
+
+
+class Upset(Proxy):
+    """Answers with errors: while `no_coordinator` is set, once, a request for a group's committed
+    offsets, as a broker does from which the group has moved; while `fails` names a partition, each
+    fetch of its records, as a broker does that cannot read its disk. `fetched` counts the answers
+    that were good."""
+
+    def __init__(self, broker: str) -> None:
+        self.no_coordinator = threading.Event()
+        self.fails: int | None = None
+        self.fetched = 0
+        super().__init__(broker)
+
+    def _changed(self, answer: bytes, api: int, version: int) -> bytes:
+        if api == _OFFSET_FETCH and self.no_coordinator.is_set():
+            self.no_coordinator.clear()
+            return no_coordinator(answer, version)
+        if api == _FETCH and self.fails is not None:
+            return failed_fetch(answer, version, self.fails)
+        self.fetched += api == _FETCH
+        return answer
 
 
 class Unready(Proxy):
@@ -136,10 +161,10 @@ class Unready(Proxy):
         api, version, correlation_id = struct.unpack_from(">hhi", request)
         if api == _PRODUCE:
             self._release(conversation)
-            topic, partition = _produced_to(request, version)
+            topic, partition = produced_to(request, version)
             if not self.refused[topic]:
                 self.refused[topic] += 1
-                conversation.held = _not_leader(correlation_id, topic, partition)
+                conversation.held = not_leader(correlation_id, topic, partition)
                 threading.Timer(self.PATIENCE_S, self._release, [conversation]).start()
                 return None
         return super()._requested(request, conversation)
@@ -180,99 +205,3 @@ def _send(target: socket.socket, message: bytes) -> None:
 def _shut(each: socket.socket) -> None:
     with suppress(OSError):
         each.shutdown(socket.SHUT_RDWR)
-
-
-def _produced_to(request: bytes, version: int) -> tuple[bytes, int]:
-    """The topic and partition of a Produce request (versions 9 to 12), which librdkafka sends for
-    each partition by itself."""
-    assert 9 <= version <= 12, f"Produce version {version} is laid out otherwise"
-    at = _Cursor(bytearray(request), 8)  # behind api, version and correlation id
-    (client,) = struct.unpack_from(">h", request, at.place)
-    at.skip(2 + max(0, client))
-    at.tags()
-    at.string()  # transactional id
-    at.skip(2 + 4)  # acks, timeout
-    assert len(at.array()) == 1
-    topic = at.text()
-    assert len(at.array()) == 1
-    (partition,) = struct.unpack_from(">i", request, at.place)
-    return topic, partition
-
-
-def _not_leader(correlation_id: int, topic: bytes, partition: int) -> bytes:
-    """A Produce response."""
-    offsets = struct.pack(">ihqqq", partition, _NOT_LEADER, -1, -1, -1)
-    # No faulty records, no message, no tags; behind the partitions no tags, and no throttle time.
-    one = offsets + b"\x01" + b"\x00" + b"\x00"
-    named = bytes([len(topic) + 1]) + topic + b"\x02" + one + b"\x00"
-    return struct.pack(">i", correlation_id) + b"\x00" + b"\x02" + named + bytes(4) + b"\x00"
-
-
-def _without_brokers(answer: bytes, version: int) -> bytes:
-    """A Metadata response (https://kafka.apache.org/protocol, version 12 and 13)."""
-    assert version >= 12, f"Metadata version {version} is laid out otherwise"
-    message = bytearray(answer)
-    at = _Cursor(message, 4)  # behind the correlation id
-    at.tags()
-    at.skip(4)  # throttle time
-    brokers = at.place
-    for _ in at.array():
-        at.skip(4)  # id
-        at.string()  # host
-        at.skip(4)  # port
-        at.string()  # rack
-        at.tags()
-    behind = at.place
-    at.string()  # cluster id
-    at.skip(4)  # controller
-    for _ in at.array():  # topics
-        at.skip(2)  # error
-        at.string()  # name
-        at.skip(16 + 1)  # id, whether it is internal
-        for _ in at.array():  # partitions
-            struct.pack_into(">h", message, at.place, _LEADER_NOT_AVAILABLE)
-            at.skip(2 + 4)  # error, number
-            struct.pack_into(">i", message, at.place, -1)
-            at.skip(4 + 4)  # leader, its epoch
-            for _ in range(3):  # replicas, those in sync, those away
-                at.skip(4 * len(at.array()))
-            at.tags()
-        at.skip(4)  # what one is authorised to
-        at.tags()
-    return bytes(message[:brokers]) + b"\x01" + bytes(message[behind:])
-
-
-class _Cursor:
-    """A place in a message of Kafka's "flexible" versions."""
-
-    def __init__(self, message: bytearray, place: int) -> None:
-        self._message, self.place = message, place
-
-    def skip(self, count: int) -> None:
-        self.place += count
-
-    def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._message[self.place]
-            self.place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    def array(self) -> range:
-        return range(max(0, self.varint() - 1))  # 0 stands for null
-
-    def string(self) -> None:
-        self.skip(len(self.array()))
-
-    def text(self) -> bytes:
-        length = len(self.array())
-        self.skip(length)
-        return bytes(self._message[self.place - length : self.place])
-
-    def tags(self) -> None:
-        for _ in range(self.varint()):
-            self.varint()
-            self.skip(self.varint())

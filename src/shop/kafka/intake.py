@@ -127,7 +127,7 @@ class Intake:
 
     def _take(self, count: int, timeout: float) -> list[Record]:
         records = []
-        takes = self._reading.takes
+        takes, unplaced = self._reading.takes, self._unplaced
         raw: Any
         for raw in self._client.consume(count, timeout):
             error = raw.error()
@@ -136,9 +136,14 @@ class Intake:
                 continue
             partition = Partition(raw.topic(), raw.partition())
             offset = raw.offset()
-            if takes(partition, offset):
+            if (not unplaced or partition not in unplaced) and takes(partition, offset):
                 records.append(Record(partition, offset, raw))
-        self.seek(self._reading.to_read_again())
+        for partition, offset in self._reading.to_read_again().items():
+            try:
+                self.seek({partition: offset})
+            except KafkaException as error:  # after some errors it cannot
+                log.debug("group %s: %s", self._group, error)
+                self._unplaced.add(partition)
         if records:
             self._client.answered()
         return records
@@ -164,6 +169,7 @@ class Intake:
         if code == Code._AUTO_OFFSET_RESET:
             self._unplaced.add(Partition(raw.topic(), raw.partition()))
         elif code in _MISSING:
+            self._doubt(raw)
             if self._missing_due is None:  # it is said only once
                 self._missing_due = time.monotonic() + MISSING_TOPIC_GRACE_S
         elif code == Code._MAX_POLL_EXCEEDED:
@@ -174,7 +180,18 @@ class Intake:
         elif error.fatal() or code in _FINAL:
             raise KafkaError(f"group {self._group}: {error.str()}")
         else:
+            self._doubt(raw)
             log.debug("group %s: %s", self._group, error.str())
+
+    def _doubt(self, raw: Any) -> None:
+        """After an error it is not left to librdkafka where it reads on: docs/decisions/0020."""
+        expected = self._reading.expected
+        if raw.topic() is None:  # maybe of the request for committed offsets
+            self._unplaced.update(p for p, at in expected.items() if at is None)
+            return
+        partition = Partition(raw.topic(), raw.partition())
+        if partition in expected and not self._reading.doubt(partition):
+            self._unplaced.add(partition)
 
     def standing(self) -> dict[Partition, int]:
         """The offsets that the partitions are to be read at which wait for nothing."""

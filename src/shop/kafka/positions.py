@@ -87,10 +87,19 @@ class Reading:
                 self._gaps[partition] = expected, offset
                 self._again[partition] = expected
                 return False
+        if self._gaps:
+            self._gaps.pop(partition, None)
         self.expected[partition] = offset + 1
         return True
 
+    def doubt(self, partition: Partition) -> bool:
+        """Read again from what is expected, whatever came meanwhile; False if that is not known."""
+        expected = self.expected[partition]
+        if expected is not None:
+            self._again[partition] = expected
+        return expected is not None
+
     def to_read_again(self) -> Mapping[Partition, int]:
-        """Where gaps were seen since this was last asked, and to read again from."""
+        """What to read again, from where: a gap, or something else, gave doubt."""
         again, self._again = self._again, {}
         return again
