@@ -50,10 +50,14 @@ def orders_without_pause(shop: Faulty) -> Iterator[None]:
     finally:
         enough.set()
         posting.join()
-    assert failures == []
-    assert shop.serve.poll() is None
-    shop.settle()
-    shop.audit()
+    try:
+        assert failures == []
+        assert shop.serve.poll() is None
+        shop.settle()
+        shop.audit()
+    except AssertionError:
+        shop.explain()
+        raise
 
 
 def some_are_accepted(shop: Faulty) -> None:
