@@ -350,15 +350,17 @@ def test_what_a_kill_undoes_and_another_process_does_is_once_in_its_trace(
     with KafkaTemplate(shop.kafka) as template:
         template.send_record(sent)
 
-    def live(step: str) -> "subprocess.Popen[bytes]":
+    def live(step: str, **variables: str) -> "subprocess.Popen[bytes]":
         names = (source.name, target.name, letters.name, group)
         command = [sys.executable, "-m", "tests.faults.crashing", step]
         return subprocess.Popen(
             [*command, shop.kafka.bootstrap_servers, str(shop.directory / group), *names],
-            env=os.environ | shop.environment,
+            env=os.environ | shop.environment | variables,
         )
 
-    assert live(step).wait(60) == -signal.SIGKILL, "it did not come to that"
+    # The spans that it ended, as of an attempt that failed, die with it.
+    killed = live(step, OTEL_BSP_SCHEDULE_DELAY="3600000")
+    assert killed.wait(60) == -signal.SIGKILL, "it did not come to that"
     ways = {  # a letter is sent when the last attempt is over
         "good": f"process {source} ({group}) [shop-crashing]\n  send {target} [shop-crashing]",
         "bad": f"process {source} ({group}) failed [shop-crashing]\nsend {letters} [shop-crashing]",
