@@ -43,12 +43,12 @@ def records(topic: str, count: int) -> Iterator[OutboundRecord]:
 
 def per_second(sender: KafkaTemplate, topic: str) -> float:
     done = threading.Event()
-    left = RECORDS
+    left, failures = RECORDS, []
 
     def delivered(error: Any, _message: Any) -> None:
         nonlocal left
         if error is not None:
-            raise SystemExit(str(error))
+            failures.append(error)
         left -= 1
         if not left:
             done.set()
@@ -59,9 +59,13 @@ def per_second(sender: KafkaTemplate, topic: str) -> float:
             try:
                 sender.publish(record, delivered)
                 break
-            except SendFailed:  # its queue is full
-                time.sleep(0.001)
+            except SendFailed as error:
+                if error.cause is not None:
+                    raise
+                time.sleep(0.001)  # its queue is full
     done.wait()
+    if failures:
+        raise SystemExit(f"{len(failures)} records were not sent: {failures[0]}")
     return RECORDS / watch.wall
 
 

@@ -43,16 +43,6 @@ def put(kafka: Connection) -> Put:
     return put
 
 
-def fail(broker: Upset, caplog: pytest.LogCaptureFixture) -> None:
-    """Fetches of partition 0 fail until the group has met one, and are good again."""
-    caplog.set_level(logging.DEBUG, "shop.kafka.intake")
-    broker.fails = 0
-    eventually(lambda: "Fetch from broker" in caplog.text, "a fetch that fails")
-    broker.fails = None
-    fetched = broker.fetched
-    eventually(lambda: broker.fetched > fetched + 1, "fetches that are good")
-
-
 def committed(kafka: Connection, group: str) -> int:
     """Of how many partitions the group has an offset."""
     return len(committed_offsets(kafka, [group])[group])
@@ -85,6 +75,21 @@ def store(database: Database) -> SometimesAway:
     return SometimesAway(database)
 
 
+@pytest.fixture
+def fail(broker: Upset, caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
+    """fail(): fetches of partition 0 do, until the group has met one, and are good again."""
+
+    def fail() -> None:
+        caplog.set_level(logging.DEBUG, "shop.kafka.intake")
+        broker.fails = 0
+        eventually(lambda: "Fetch from broker" in caplog.text, "a fetch that fails")
+        broker.fails = None
+        fetched = broker.fetched
+        eventually(lambda: broker.fetched > fetched + 1, "fetches that are good")
+
+    return fail
+
+
 class Group:
     """A listener on two partitions, behind the proxy; it may be started again."""
 
@@ -112,13 +117,17 @@ class Group:
         self.container.stop(timeout=60)
 
 
+def put_while_away(store: SometimesAway, put: Put, topic: Topic[str], text: str) -> None:
+    """To partition 0, while the group waits for the database, as "b" on partition 1 shows it."""
+    store.away.set()
+    put(topic, 1, "b")
+    assert store.missed.wait(60)
+    put(topic, 0, text)
+    store.away.clear()
+
+
 def test_partitions_whose_committed_offset_could_not_be_had_are_read(
-    kafka: Connection,
-    broker: Upset,
-    store: SometimesAway,
-    make_topic: MakeTopic,
-    group: str,
-    put: Put,
+    broker: Upset, store: SometimesAway, make_topic: MakeTopic, group: str, put: Put
 ) -> None:
     topic = make_topic(TEXT, partitions=2)
     put(topic, 0, "a")
@@ -131,18 +140,14 @@ def test_partitions_whose_committed_offset_could_not_be_had_are_read(
 
 def test_a_fetch_that_fails_and_a_database_that_is_away_pass_no_record_over(
     kafka: Connection, broker: Upset, store: SometimesAway, make_topic: MakeTopic, group: str,
-    put: Put, caplog: pytest.LogCaptureFixture,
+    put: Put, fail: Callable[[], None],
 ) -> None:  # fmt: skip
     topic = make_topic(TEXT, partitions=2)
     with Group(broker, store, topic, group):
         eventually(lambda: committed(kafka, group) == 2, "the places where it begins")
     with Group(broker, store, topic, group) as listening:  # it has handled nothing
-        fail(broker, caplog)
-        store.away.set()
-        put(topic, 1, "b")
-        assert store.missed.wait(60)
-        put(topic, 0, "a0")
-        store.away.clear()
+        fail()
+        put_while_away(store, put, topic, "a0")
         eventually(lambda: "b" in listening.seen)
         put(topic, 0, "a1")
         eventually(lambda: "a1" in listening.seen)
@@ -150,17 +155,13 @@ def test_a_fetch_that_fails_and_a_database_that_is_away_pass_no_record_over(
 
 
 def test_the_last_record_of_a_partition_is_read_after_a_fetch_that_failed(
-    broker: Upset, store: SometimesAway, make_topic: MakeTopic, group: str,
-    put: Put, caplog: pytest.LogCaptureFixture,
+    broker: Upset, store: SometimesAway, make_topic: MakeTopic, group: str, put: Put,
+    fail: Callable[[], None],
 ) -> None:  # fmt: skip
     topic = make_topic(TEXT, partitions=2)
     put(topic, 0, "a0")
     with Group(broker, store, topic, group) as listening:
         eventually(lambda: listening.seen == ["a0"])
-        fail(broker, caplog)
-        store.away.set()
-        put(topic, 1, "b")
-        assert store.missed.wait(60)
-        put(topic, 0, "a1")
-        store.away.clear()
+        fail()
+        put_while_away(store, put, topic, "a1")
         eventually(lambda: set(listening.seen) == {"a0", "a1", "b"})
